@@ -1,0 +1,1 @@
+"""Attention mechanisms, one runnable module each. Needs torch and the standard library only."""
