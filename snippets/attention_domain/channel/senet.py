@@ -68,9 +68,10 @@ class SEBlock(nn.Module):
 
 
 def example(B: int = 2, C: int = 64, H: int = 14, W: int = 10, r: int = 16) -> tuple[SEBlock, tuple[Tensor]]:
-    """Return a seeded block and its input: a (B, C, H, W) feature map."""
+    """Return a seeded block and its input: a (B, C, H, W) map whose channels differ in their means."""
     torch.manual_seed(0)
-    return SEBlock(C, reduction=r).eval(), (torch.randn(B, C, H, W),)
+    x = torch.randn(B, C, H, W) + torch.randn(B, C, 1, 1)
+    return SEBlock(C, reduction=r).eval(), (x,)
 
 
 if __name__ == "__main__":

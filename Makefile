@@ -1,0 +1,54 @@
+PYTHON ?= python3
+PORT ?= 8000
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+
+export NO_MKDOCS_2_WARNING := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help site build test lint proofs live clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "make %-8s %s\n", $$1, $$2}'
+
+site: .venv/.site ## Build the site and serve it on http://127.0.0.1:8000 (PORT=8001 for another port)
+	@$(BIN)/python -m sitekit.serve --check $(PORT)
+	@$(MAKE) --no-print-directory build
+	@$(BIN)/python -m sitekit.serve $(PORT)
+
+build: .venv/.site ## Build the site into site/
+	@$(BIN)/python -m mkdocs build --strict --quiet
+
+live: .venv/.site ## Serve the site while you write, rebuilt at each change
+	@$(BIN)/python -m sitekit.serve --check $(PORT)
+	@$(BIN)/python -m mkdocs serve --strict --dev-addr 127.0.0.1:$(PORT)
+
+test: lint ## Run everything that CI runs
+	@$(PYTEST) -n 2 --dist loadgroup
+
+lint: .venv/.test ## Check style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+proofs: .venv/.test ## Run the proofs and write what they measured to docs/proofs.json
+	@$(PYTEST) -q --record tests/foundations tests/weight_assignment tests/attention_domain
+
+clean: ## Remove the site and all caches, keep .venv
+	@rm -rf site .sitecache .cache .mypy_cache .ruff_cache .pytest_cache
+
+.venv/.python:
+	@command -v $(PYTHON) >/dev/null || { echo "Python is missing: install Python 3.11 or newer."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed, this is $$($(PYTHON) -V 2>&1): make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "The Python module venv is missing: install it (Debian, Ubuntu: apt install python3-venv)."; exit 1; }
+	@$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/.%: .venv/.python pyproject.toml constraints.txt
+	@echo "Installing the packages ($*) into .venv, about a minute the first time ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$(if $(filter test,$*),site$(comma)test,$*)]"
+	@touch $@
+
+comma := ,

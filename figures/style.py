@@ -1,0 +1,115 @@
+"""The look of all figures: readable at 720 px and on a phone, on light and on dark pages.
+
+A figure is FIGURE_WIDTH inches wide and is scaled to the width of the page, so its text scales too: 11 pt in
+6 inches is 18 px in a column of 720 px and 9 px on a phone of 390 px. Put little side by side.
+
+Black is printed in the text colour of the page. Every other colour must be readable on both backgrounds;
+those of COLORS are, and they stay distinct for colour-blind readers.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+FIGURE_WIDTH = 6.0
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#b8679a", "#a07800", "#808080")
+WEIGHT_MAP = "magma"  # the colour map of attention weights
+
+STYLE: dict[str, Any] = {
+    "axes.edgecolor": "black",
+    "axes.facecolor": "none",
+    "axes.grid": False,
+    "axes.labelsize": 11,
+    "axes.linewidth": 1.0,
+    "axes.prop_cycle": matplotlib.cycler(color=COLORS),
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 11,
+    "figure.facecolor": "none",
+    "font.family": "DejaVu Sans",
+    "font.size": 11,
+    "image.cmap": WEIGHT_MAP,
+    "image.interpolation": "none",
+    "legend.fontsize": 10,
+    "legend.frameon": False,
+    "lines.linewidth": 2.0,
+    "lines.markersize": 5,
+    "mathtext.fontset": "dejavusans",
+    "savefig.facecolor": "none",
+    "xtick.labelsize": 10,
+    "ytick.labelsize": 10,
+}
+
+
+def new_figure(
+    rows: int = 1, columns: int = 1, height: float = 3.0, **options: Any
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure FIGURE_WIDTH inches wide, `height` inches high, and its axes row by row.
+
+    `options` go to `Figure.subplots`, e.g. `sharey=True` or `width_ratios=(2, 1)`.
+    """
+    matplotlib.rcParams.update(STYLE)
+    figure = Figure(figsize=(FIGURE_WIDTH, height), layout="constrained")
+    return figure, list(figure.subplots(rows, columns, squeeze=False, **options).flat)
+
+
+def show_image(axes: Axes, image: Tensor | np.ndarray, title: str = "", **options: Any) -> None:
+    """Show a picture without ticks: (H, W), (1, H, W), (3, H, W) or (H, W, 3), floats in [0, 1] or bytes.
+
+    `options` go to `imshow`; one channel is grey unless `cmap` says otherwise.
+    """
+    pixels = torch.as_tensor(image).detach().squeeze()
+    if pixels.dim() == 3 and pixels.shape[0] == 3:
+        pixels = pixels.movedim(0, -1)  # (H, W, 3)
+    options.setdefault("cmap", "gray")
+    axes.imshow(pixels.numpy(), **options)
+    _bare(axes, title)
+
+
+def show_weights(
+    axes: Axes, weights: Tensor | np.ndarray, title: str = "", over: Tensor | np.ndarray | None = None
+) -> None:
+    """Show attention weights (H, W), dark to bright from 0 to the largest, if asked over a picture."""
+    values = torch.as_tensor(weights).detach().squeeze().numpy()
+    options: dict[str, Any] = {"cmap": WEIGHT_MAP, "vmin": 0.0}
+    if over is not None:
+        show_image(axes, over)
+        left, right = axes.get_xlim()
+        bottom, top = axes.get_ylim()
+        options |= {"alpha": 0.65, "extent": (left, right, bottom, top), "aspect": axes.get_aspect()}
+    axes.imshow(values, **options)
+    _bare(axes, title)
+
+
+def picture(name: str = "astronaut", size: Sequence[int] = (128, 128)) -> Tensor:
+    """Return a photograph of scikit-image as (1, 3, H, W) in [0, 1].
+
+    Names: astronaut, camera, chelsea, coffee, rocket and the other pictures that come with the package.
+    The largest centred part of the wanted proportions is cut out and scaled to `size` = (H, W).
+    """
+    from skimage import color, data, transform, util
+
+    pixels = util.img_as_float(getattr(data, name)())
+    if pixels.ndim == 2:
+        pixels = color.gray2rgb(pixels)
+    height, width = pixels.shape[:2]
+    scale = min(height / size[0], width / size[1])
+    rows, columns = round(size[0] * scale), round(size[1] * scale)
+    top, left = (height - rows) // 2, (width - columns) // 2
+    part = pixels[top : top + rows, left : left + columns]
+    resized = transform.resize(part, tuple(size), anti_aliasing=True)
+    return torch.from_numpy(resized).float().movedim(-1, 0)[None]
+
+
+def _bare(axes: Axes, title: str) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    if title:
+        axes.set_title(title)

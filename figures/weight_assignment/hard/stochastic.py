@@ -1,0 +1,129 @@
+"""REINFORCE finds the one cell of nine that holds a digit; a baseline makes it faster."""
+
+from typing import NamedTuple
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+
+from figures.style import COLORS, new_figure, show_image
+from snippets.weight_assignment.hard.stochastic import StochasticAttention, reinforce_loss, update_baseline
+
+CELLS = 3
+TRAINING = 1400
+DRAWS = 36
+
+
+class Puzzle(NamedTuple):
+    """Feature maps (N, 64, 3, 3), a feature per pixel of a cell; labels; cells of the digits."""
+
+    x: Tensor
+    label: Tensor
+    cell: Tensor
+
+
+class Reader(nn.Module):
+    """A policy and a classifier that sees only the cell it draws."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attend = StochasticAttention(64, 1, 32)
+        self.read = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+
+
+def puzzles() -> Puzzle:
+    """Hide each 8 x 8 digit in one of nine cells; the others hold the shuffled pixels of other digits."""
+    source = torch.Generator().manual_seed(0)
+    digits = load_digits()
+    n, cells = len(digits.data), CELLS * CELLS
+    order = torch.randperm(n, generator=source)
+    images, label = torch.tensor(digits.data / 16).float()[order], torch.tensor(digits.target)[order]
+    others = images[torch.randint(n, (n, cells), generator=source)]  # (N, 9, 64)
+    x = others.gather(2, torch.rand(others.shape, generator=source).argsort(2))
+    cell = torch.randint(cells, (n,), generator=source)
+    x[torch.arange(n), cell] = images
+    return Puzzle(x.transpose(1, 2).unflatten(2, (CELLS, CELLS)), label, cell)
+
+
+def question(x: Tensor) -> Tensor:
+    """The decoder state of a task that asks only one thing: a constant."""
+    return torch.ones(len(x), 1)
+
+
+def train(reader: Reader, puzzle: Puzzle, with_baseline: bool, steps: int = 400) -> list[float]:
+    """Train with REINFORCE and Adam, about a second; return the mean entropy of the policy at each step."""
+    optimiser = torch.optim.Adam(reader.parameters(), lr=1e-3)
+    baseline, entropy = torch.zeros(()), []
+    for _ in range(steps):
+        batch = torch.randint(TRAINING, (64,))
+        x, label = puzzle.x[batch], puzzle.label[batch, None]
+        glimpse = reader.attend.sample(x, question(x))
+        reward = reader.read(glimpse.context).log_softmax(1).gather(1, label).squeeze(1)
+        loss = reinforce_loss(reward, glimpse.log_prob, baseline)
+        if with_baseline:
+            baseline = update_baseline(baseline, reward)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        entropy.append(glimpse.entropy.mean().item())
+    return entropy
+
+
+def show_draws(axes: Axes, x: Tensor, reader: Reader, title: str) -> None:
+    """Show a picture of nine cells and where the policy looks in DRAWS draws, scattered in their cells."""
+    show_image(axes, x.view(8, 8, CELLS, CELLS).permute(2, 0, 3, 1).reshape(24, 24), title)
+    many = x.expand(DRAWS, -1, -1, -1)
+    location = reader.attend.sample(many, question(many)).location
+    jitter = 1 + 6 * torch.rand(2, DRAWS)
+    row, column = location // CELLS, location % CELLS
+    axes.plot(8 * column + jitter[0] - 0.5, 8 * row + jitter[1] - 0.5, "o", color=COLORS[1], markersize=4)
+    for edge in (7.5, 15.5):
+        axes.axhline(edge, color=COLORS[5], linewidth=1)
+        axes.axvline(edge, color=COLORS[5], linewidth=1)
+
+
+def figure() -> Figure:
+    """Draw a held-out picture with draws before and after training, and the entropy of four trainings."""
+    puzzle = puzzles()
+    drawing, (before, after, curves) = new_figure(1, 3, height=2.4, width_ratios=(1, 1, 1.5))
+    for with_baseline, color in ((False, COLORS[0]), (True, COLORS[1])):
+        for seed in (1, 0):
+            torch.manual_seed(seed)
+            reader = Reader()
+            if with_baseline and seed == 0:
+                show_draws(before, puzzle.x[TRAINING], reader, "before")
+            curves.plot(train(reader, puzzle, with_baseline), color=color, linewidth=1.5)
+    show_draws(after, puzzle.x[TRAINING], reader, "after")
+    curves.set_xlabel("step")
+    curves.set_ylabel("entropy (nats)")
+    curves.set_ylim(0, 2.4)
+    curves.text(165, 1.2, "baseline", color=COLORS[1], ha="right")
+    curves.text(395, 2.25, "no baseline", color=COLORS[0], ha="right")
+    return drawing
+
+
+@torch.no_grad()
+def report(reader: Reader, puzzle: Puzzle) -> str:
+    """Say how often held-out pictures are read in the right cell, and rightly."""
+    x, label, cell = (part[TRAINING:] for part in puzzle)
+    reader.eval()
+    policy = reader.attend.attention(x, question(x)).flatten(1)
+    hit = (policy.argmax(1) == cell).float().mean()
+    probability = policy.gather(1, cell[:, None]).mean()
+    correct = (reader.read(reader.attend(x, question(x))).argmax(1) == label).float().mean()
+    return f"digit's cell likeliest {hit:.3f}, its mean probability {probability:.3f}, correct {correct:.3f}"
+
+
+if __name__ == "__main__":
+    puzzle = puzzles()
+    for with_baseline in (True, False):
+        for seed in range(3):
+            torch.manual_seed(seed)
+            reader = Reader()
+            before = report(reader, puzzle)
+            entropy = train(reader, puzzle, with_baseline)
+            half = next((step for step, value in enumerate(entropy) if value < entropy[0] / 2), None)
+            print(f"baseline {with_baseline}, seed {seed}: {before} -> {report(reader, puzzle)}")
+            print(f"  entropy {entropy[0]:.3f} -> {entropy[-1]:.3f}, halved at step {half}")

@@ -1,0 +1,81 @@
+// Sorts and filters the comparison of all mechanisms (sitekit/parts/comparison.py). Without it the table stays plain.
+
+const AXES = ["weights", "domain"];
+
+for (const part of document.querySelectorAll(".atlas-comparison")) {
+  const table = part.querySelector("table");
+  const headers = [...table.tHead.rows[0].cells];
+  const body = table.tBodies[0];
+  const rows = [...body.rows];
+  const language = document.documentElement.lang;
+
+  const value = (row, column) => {
+    const cell = row.cells[column];
+    return cell.dataset.sort ?? cell.textContent.trim();
+  };
+
+  // Sorting: the headers become buttons
+
+  const sort = (column, descending) => {
+    const compare = new Intl.Collator(language, { numeric: true }).compare;
+    const sign = descending ? -1 : 1;
+    const sorted = [...rows].sort((a, b) => sign * compare(value(a, column), value(b, column)));
+    body.append(...sorted);
+    headers.forEach((header, place) => {
+      if (place !== column) header.removeAttribute("aria-sort");
+    });
+    headers[column].setAttribute("aria-sort", descending ? "descending" : "ascending");
+  };
+
+  headers.forEach((header, column) => {
+    if (["parameter formula", "complexity", "at sizes"].includes(header.dataset.key)) return;
+    const button = document.createElement("button");
+    button.type = "button";
+    button.append(...header.childNodes);
+    button.addEventListener("click", () => sort(column, header.getAttribute("aria-sort") === "ascending"));
+    header.append(button);
+  });
+
+  // Filtering: a text field and a list for each axis
+
+  const controls = document.createElement("form");
+  controls.className = "atlas-filter";
+  controls.addEventListener("submit", (event) => event.preventDefault());
+
+  const control = (tag, name) => {
+    const label = document.createElement("label");
+    const input = document.createElement(tag);
+    label.append(name, " ", input);
+    controls.append(label);
+    input.addEventListener("input", () => filter());
+    return input;
+  };
+
+  const text = control("input", part.dataset.filter);
+  text.type = "search";
+
+  const lists = AXES.map((key) => {
+    const column = headers.findIndex((header) => header.dataset.key === key);
+    const list = control("select", headers[column].textContent);
+    const names = [...new Set(rows.map((row) => value(row, column)))];
+    list.append(new Option(part.dataset.all, ""), ...names.map((name) => new Option(name)));
+    return { column, list };
+  });
+
+  const status = document.createElement("output");
+  controls.append(status);
+
+  const filter = () => {
+    const words = text.value.toLocaleLowerCase(language).split(/\s+/);
+    for (const row of rows) {
+      const name = `${row.cells[0].textContent} ${row.dataset.names}`.toLocaleLowerCase(language);
+      const named = words.every((word) => name.includes(word));
+      row.hidden = !(named && lists.every(({ column, list }) => !list.value || list.value === value(row, column)));
+    }
+    const shown = rows.filter((row) => !row.hidden).length;
+    status.value = part.dataset.shown.replace("{shown}", shown).replace("{all}", rows.length);
+  };
+
+  part.prepend(controls);
+  filter();
+}

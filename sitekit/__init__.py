@@ -1,0 +1,1 @@
+"""The site machinery: what turns docs/ and snippets/ into the published pages."""

@@ -1,0 +1,155 @@
+"""Citations: `[@hu2018senet]` becomes "Hu et al., 2018" and leads to the bibliography page."""
+
+import re
+import xml.etree.ElementTree as etree
+from collections.abc import Mapping
+from difflib import get_close_matches
+from functools import lru_cache
+from html import escape
+from pathlib import Path
+
+from markdown import Markdown  # type: ignore[import-untyped]
+from markdown.inlinepatterns import InlineProcessor  # type: ignore[import-untyped]
+from pybtex.database import Entry, Person, parse_file  # type: ignore[import-untyped]
+from pybtex.exceptions import PybtexError  # type: ignore[import-untyped]
+
+from sitekit import paths
+from sitekit.errors import BuildError, fail
+
+LANGUAGES = ("en", "zh")
+CITATION = r"\[(@[\w:-]+(?:\s*;\s*@[\w:-]+)*)\]"
+PAGE = "/bibliography.md"
+ET_AL = {"en": " et al.", "zh": " 等"}
+AND = {"en": " and ", "zh": "、"}
+COMMA = {"en": ", ", "zh": "，"}
+
+
+def register(md: Markdown, language: str) -> None:
+    """Run before the patterns of links (160 to 170), after code and formulas (190)."""
+    md.inlinePatterns.register(Citations(md, language), "sitekit-citations", 175)
+
+
+class Citations(InlineProcessor):  # type: ignore[misc]
+    """Emits links to a source path from the root of the docs; the generator makes them relative."""
+
+    def __init__(self, md: Markdown, language: str) -> None:
+        super().__init__(CITATION, md)
+        self.language = language
+
+    def handleMatch(self, m: re.Match[str], data: str) -> tuple[etree.Element, int, int]:
+        span = etree.Element("span", {"class": "citation"})
+        for key in re.findall(r"[\w:-]+", m[1]):
+            if len(span):
+                span[-1].tail = "; "
+            link = etree.SubElement(span, "a", {"href": f"{PAGE}#ref-{key}"})
+            link.text = short(key, self.language, source=m[0])
+        return span, m.start(0), m.end(0)
+
+
+def short(key: str, language: str = "en", source: str = "") -> str:
+    """Return the citation as it stands in the text: "Hu et al., 2018".
+
+    Raises:
+        BuildError: the key is unknown; `source` is the text that holds it, to find the line.
+    """
+    entry = _entry(key, source)
+    names = [_last_name(person) for person in entry.persons["author"]]
+    authors = names[0] + ET_AL[language] if len(names) > 2 else AND[language].join(names)
+    return f"{authors}{COMMA[language]}{entry.fields['year']}"
+
+
+def year(key: str) -> int:
+    """Return the year of publication."""
+    return int(_entry(key).fields["year"])
+
+
+def paper_url(key: str) -> str:
+    """Return where to read the paper: arXiv if it is there, else by DOI, else its own address."""
+    fields = _entry(key).fields
+    if "eprint" in fields:
+        return f"https://arxiv.org/abs/{fields['eprint']}"
+    if "doi" in fields:
+        return f"https://doi.org/{fields['doi']}"
+    return str(fields["url"])
+
+
+def bibtex(key: str) -> str:
+    """Return the entry as BibTeX to copy, in UTF-8."""
+    entry = _entry(key)
+    authors = " and ".join(str(person) for person in entry.persons["author"])
+    fields = {"author": authors, **entry.fields}
+    width = max(map(len, fields))
+    lines = (f"  {name:<{width}} = {{{value}}}," for name, value in fields.items())
+    return "\n".join([f"@{entry.type}{{{key},", *lines, "}"])
+
+
+def entry_html(key: str, language: str) -> str:
+    """Return authors, title, venue, year and link of one paper, as HTML."""
+    entry = _entry(key)
+    fields = entry.fields
+    authors = COMMA["en"].join(_full_name(person) for person in entry.persons["author"])
+    lang = fields.get("langid", "en")
+    title = f'<cite lang="{lang}">{escape(_plain(fields["title"]))}</cite>'
+    if "titleaddon" in fields and language != lang:
+        title += f" ({escape(_plain(fields['titleaddon']))})"
+    venue = fields.get("journal") or fields.get("booktitle") or fields.get("publisher")
+    where = f"{escape(_plain(venue))} {fields['year']}" if venue else fields["year"]
+    link = f'<a href="{escape(paper_url(key))}">{escape(_link_text(fields))}</a>'
+    return f"{escape(authors)}. {title}. {where}. {link}"
+
+
+def bibliography_html(language: str) -> str:
+    """Return all entries, sorted by first author and year; each has the id that citations lead to."""
+    items = (
+        f'<li id="ref-{escape(key)}">{entry_html(key, language)}</li>'
+        for key in sorted(_database(), key=_order)
+    )
+    return f'<ul class="bibliography" data-tree="">\n{"".join(items)}\n</ul>'
+
+
+def _order(key: str) -> tuple[str, int, str]:
+    return _last_name(_entry(key).persons["author"][0]).casefold(), year(key), key
+
+
+def _last_name(person: Person) -> str:
+    return _plain(" ".join([*person.prelast_names, *person.last_names]))
+
+
+def _full_name(person: Person) -> str:
+    return " ".join([*person.first_names, *person.middle_names, _last_name(person)])
+
+
+def _plain(field: str) -> str:
+    """Return a BibTeX field without the braces that keep capitals."""
+    return field.replace("{", "").replace("}", "")
+
+
+def _link_text(fields: Mapping[str, str]) -> str:
+    if "eprint" in fields:
+        return f"arXiv:{fields['eprint']}"
+    if "doi" in fields:
+        return f"doi:{fields['doi']}"
+    return fields["url"].removeprefix("https://").rstrip("/")
+
+
+def _entry(key: str, source: str = "") -> Entry:
+    entries = _database()
+    if key not in entries:
+        near = get_close_matches(key, entries, n=1, cutoff=0.4)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        fail(f"unknown citation key '{key}'{hint}", source or key)
+    return entries[key]
+
+
+def _database() -> Mapping[str, Entry]:
+    file = paths.DOCS / "references.bib"
+    return _parse(file, file.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _parse(file: Path, stamp: int) -> Mapping[str, Entry]:
+    """Return the entries of the file by key; `stamp` makes `mkdocs serve` see an edit."""
+    try:
+        return dict(parse_file(str(file), "bibtex", encoding="utf-8").entries.items())
+    except PybtexError as error:
+        raise BuildError(f"{file.relative_to(paths.ROOT)}: {error}") from error

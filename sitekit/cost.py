@@ -1,0 +1,150 @@
+"""What a mechanism costs: counted on the meta device, and held against the formulas of the catalogue."""
+
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from types import ModuleType
+from typing import Any
+
+import sympy  # type: ignore[import-untyped]
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from sitekit import paths
+from sitekit.errors import BuildError
+from sitekit.results import CostRow
+from snippets.catalogue import Mechanism
+
+Sizes = Mapping[str, int]
+
+# Rows after the first, for one sample, as far as the example has the symbol: one thing grows at a time.
+MAPS = tuple({"C": C, "H": side, "W": side} for C, side in ((256, 14), (256, 28), (256, 56), (512, 28)))
+SEQUENCES = tuple({"T": length, "S": length, "N": length} for length in (16, 64, 256, 1024))
+WIDTH, HEADS = 512, 8  # of D, E, d, d_k, ...
+
+
+def example_sizes(module: ModuleType) -> dict[str, int]:
+    """Return the symbols of a snippet, the keyword arguments of `example`, and their defaults."""
+    return {name: argument.default for name, argument in inspect.signature(module.example).parameters.items()}
+
+
+def count(module: ModuleType, sizes: Sizes) -> CostRow:
+    """Count one forward pass of `example(**sizes)` without doing it.
+
+    Raises:
+        ValueError: the snippet refuses these sizes.
+    """
+    block, inputs = on_meta(module, sizes)
+    with FlopCounterMode(display=False) as counter:
+        block(*inputs)
+    weights = sum(tensor.numel() for tensor in tensors(block.attention(*inputs)))
+    parameters = sum(parameter.numel() for parameter in block.parameters())
+    return CostRow(dict(sizes), parameters, counter.get_total_flops() // 2, weights)
+
+
+def rows(mechanism: Mechanism, module: ModuleType) -> tuple[CostRow, ...]:
+    """Count a mechanism at the sizes of its example and at those of the table, and check its formulas there.
+
+    The formulas are also checked with each symbol doubled by itself, so that no symbol can be missing.
+
+    Raises:
+        BuildError: a formula cannot be read or gives another number than was counted.
+    """
+    example = example_sizes(module)
+    table = [count(module, example), *_accepted(module, _table_sizes(example))]
+    doubled = _accepted(module, ({**example, name: 2 * size} for name, size in example.items()))
+    for row in [*table, *doubled]:
+        _check(mechanism, "parameters", mechanism.parameters, row.sizes, row.parameters)
+        _check(mechanism, "macs", mechanism.macs, row.sizes, row.macs)
+    return tuple(table)
+
+
+def formula_tex(formula: str, symbols: Iterable[str]) -> str:
+    """Return a formula of the catalogue as TeX.
+
+    >>> formula_tex("2*C**2/r + C", "Cr")
+    '\\\\frac{2 C^{2}}{r} + C'
+    """
+    names = {sympy.Symbol(name, positive=True, integer=True): _symbol_tex(name) for name in symbols}
+    return str(sympy.latex(_read(formula, symbols), symbol_names=names))
+
+
+def on_meta(module: ModuleType, sizes: Sizes) -> tuple[Any, tuple[Tensor, ...]]:
+    """Return the example of these sizes on the meta device, where tensors have shapes but no values."""
+    block, inputs = module.example(**sizes)
+    return block.to("meta"), tuple(tensor.to("meta") for tensor in inputs)
+
+
+def tensors(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in a tensor or in nested tuples, lists and dictionaries of tensors."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from tensors(list(value.values()))
+    elif isinstance(value, tuple | list):
+        for part in value:
+            yield from tensors(part)
+
+
+def _table_sizes(example: Sizes) -> list[dict[str, int]]:
+    growing = MAPS if {"H", "W"} <= set(example) else SEQUENCES
+    fixed = {"B": 1, "heads": HEADS} | {name: WIDTH for name in example if _is_width(name)}
+    found: list[dict[str, int]] = []
+    for choice in growing:
+        sizes = {name: {**fixed, **choice}.get(name, size) for name, size in example.items()}
+        if sizes not in found and set(choice) & set(example):
+            found.append(sizes)
+    return found
+
+
+def _is_width(name: str) -> bool:
+    return name in ("D", "E", "d") or name.startswith("d_")
+
+
+def _accepted(module: ModuleType, choices: Iterable[Sizes]) -> list[CostRow]:
+    """Count at all choices but those that the snippet refuses (e.g. a width that heads do not divide)."""
+    found = []
+    for sizes in choices:
+        try:
+            found.append(count(module, sizes))
+        except ValueError:
+            continue
+    return found
+
+
+def _check(mechanism: Mechanism, kind: str, formula: str, sizes: Sizes, counted: int) -> None:
+    try:
+        expression = _read(formula, sizes)
+        value = expression.subs({symbol: sizes[symbol.name] for symbol in expression.free_symbols})
+    except (sympy.SympifyError, SyntaxError, TypeError, KeyError, AttributeError) as error:
+        raise BuildError(
+            f"{_place(mechanism, formula)}: cannot read the {kind} formula '{formula}' "
+            f"with the symbols {', '.join(sizes)}: {error!r}"
+        ) from error
+    if value != counted:
+        at = ", ".join(f"{name}={size}" for name, size in sizes.items())
+        raise BuildError(
+            f"{_place(mechanism, formula)}: the {kind} formula '{formula}' gives {value} at {at}, "
+            f"counted {counted}"
+        )
+
+
+def _place(mechanism: Mechanism, formula: str) -> str:
+    """Return the file and line of a formula of the catalogue."""
+    name = "snippets/catalogue.py"
+    before, path, after = (paths.ROOT / name).read_text(encoding="utf-8").partition(f'"{mechanism.path}"')
+    start = after.find(f'"{formula}"')
+    return f"{name}:{(before + path + after[:start]).count(chr(10)) + 1}" if start >= 0 else name
+
+
+def _read(formula: str, symbols: Iterable[str]) -> Any:
+    names = {name: sympy.Symbol(name, positive=True, integer=True) for name in symbols}
+    return sympy.sympify(formula, locals=names)
+
+
+def _symbol_tex(name: str) -> str:
+    if len(name) == 1:
+        return name
+    letter, _, index = name.partition("_")
+    if len(letter) == 1 and index:
+        return rf"{letter}_{{\mathrm{{{index}}}}}"
+    return rf"\mathrm{{{name.replace('_', ' ')}}}"

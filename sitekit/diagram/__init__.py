@@ -1,0 +1,46 @@
+"""Dataflow diagrams drawn from a forward pass as it runs, so that they cannot drift from the code."""
+
+import torch
+from torch import Tensor, nn
+
+from sitekit.diagram import svg
+from sitekit.diagram.graph import Graph
+from sitekit.diagram.names import Names
+from sitekit.diagram.record import record
+from sitekit.errors import BuildError
+
+MOST_STEPS = 24
+"""Above this many steps, submodules defined in the snippet are drawn as one step each."""
+
+__all__ = ["draw", "trace"]
+
+
+def draw(module: nn.Module, inputs: tuple[Tensor, ...], sizes: dict[str, int]) -> str:
+    """Return the dataflow of `module(*inputs)` as inline SVG without script and without ids.
+
+    Args:
+        module: the block, in eval mode.
+        inputs: the tensors it is called with.
+        sizes: what each symbol stands for, `{"B": 2, "C": 64, ...}`; shapes are printed in these.
+
+    Raises:
+        BuildError: the forward pass fails, or its output cannot be followed back to an input.
+    """
+    return svg.render(trace(module, inputs, sizes))
+
+
+def trace(module: nn.Module, inputs: tuple[Tensor, ...], sizes: dict[str, int]) -> Graph:
+    """Return the steps that `draw` draws; same arguments, same errors."""
+    names = Names(sizes)
+    title = type(module).__name__
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            found = record(module, inputs, names)
+            if len(found.steps) > MOST_STEPS:
+                found = record(module, inputs, names, coarse=True)
+    except Exception as error:
+        raise BuildError(f"no diagram of {title}: {type(error).__name__}: {error}") from error
+    if not any(step.kind == "input" for step in found.steps):
+        raise BuildError(f"no diagram of {title}: its output cannot be followed back to an input")
+    return found

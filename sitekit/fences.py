@@ -1,0 +1,100 @@
+"""Custom fences for pymdownx.superfences: ```` ```card ```` with a slug as body becomes a card.
+
+The body is one slug unless said otherwise. An error of a part stops the build (see sitekit.errors).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from sitekit import citations
+from sitekit.parts import bibtex as _bibtex
+from sitekit.parts import card as _card
+from sitekit.parts import comparison as _comparison
+from sitekit.parts import cost as _cost
+from sitekit.parts import drawing as _drawing
+from sitekit.parts import matrix as _matrix
+from sitekit.parts import members as _members
+from sitekit.parts import neighbours as _neighbours
+from sitekit.parts import proofs as _proofs
+from sitekit.parts.source import mechanism
+from sitekit.run import results
+
+Fence = Callable[..., str]
+
+
+def _fence(part: Callable[[str, str], str]) -> Fence:
+    """Turn a part, a function of the body and the language, into a formatter of superfences."""
+
+    def formatter(source: str, name: str, css_class: str, options: Any, md: Any, **extra: Any) -> str:
+        return part(source, md.sitekit_language)
+
+    formatter.__doc__ = part.__doc__
+    return formatter
+
+
+@_fence
+def card(source: str, language: str) -> str:
+    """Both axes, paper, shapes, cost, names and code."""
+    row = mechanism(source)
+    return _card.card(row, results(row), language)
+
+
+@_fence
+def figure(source: str, language: str) -> str:
+    """The figure of figures/<path>.py; the paragraph after the fence is its caption."""
+    row = mechanism(source)
+    return _drawing.figure(row, results(row), language)
+
+
+@_fence
+def diagram(source: str, language: str) -> str:
+    """The dataflow of the running code."""
+    return _drawing.diagram(results(mechanism(source)))
+
+
+@_fence
+def cost(source: str, language: str) -> str:
+    """Formulas, and counts at several sizes."""
+    return _cost.cost(results(mechanism(source)), language)
+
+
+@_fence
+def proofs(source: str, language: str) -> str:
+    """First line the slug, then lines `test_name: statement`."""
+    return _proofs.proofs(source, language)
+
+
+@_fence
+def bibtex(source: str, language: str) -> str:
+    """The body is a key of docs/references.bib."""
+    return _bibtex.bibtex(source)
+
+
+@_fence
+def matrix(source: str, language: str) -> str:
+    """Both axes with all mechanisms; no body."""
+    return _matrix.matrix(language)
+
+
+@_fence
+def members(source: str, language: str) -> str:
+    """The body is a value of an axis (`soft`, `channel_spatial`) or `foundations`."""
+    return _members.members(source, language)
+
+
+@_fence
+def comparison(source: str, language: str) -> str:
+    """All mechanisms; no body."""
+    return _comparison.comparison(language)
+
+
+@_fence
+def bibliography(source: str, language: str) -> str:
+    """All entries of docs/references.bib; no body."""
+    return citations.bibliography_html(language)
+
+
+@_fence
+def neighbours(source: str, language: str) -> str:
+    """Links to related mechanisms and those of the same axis values."""
+    return _neighbours.neighbours(mechanism(source), language)

@@ -1,0 +1,1 @@
+"""MkDocs hooks: only what a Markdown extension cannot do."""

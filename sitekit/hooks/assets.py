@@ -1,0 +1,19 @@
+"""Files that are made, not written: the math font, and each snippet as a download."""
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+from sitekit.mathfont import math_font
+from sitekit.paths import ROOT
+from snippets.catalogue import CATALOGUE
+
+FONT = "assets/math.woff2"
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the font as `assets/math.woff2` and each snippet as `snippets/<path>.py`."""
+    files.append(File.generated(config, FONT, abs_src_path=str(math_font())))
+    for name in (f"snippets/{row.path}.py" for row in CATALOGUE.values()):
+        if (ROOT / name).exists():  # the tests name a mechanism without its file
+            files.append(File.generated(config, name, abs_src_path=str(ROOT / name)))
+    return files

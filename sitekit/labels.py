@@ -1,0 +1,102 @@
+"""The words of the parts in both languages."""
+
+from snippets.catalogue import Domain, Weights
+
+_LANGUAGES = ("en", "zh")
+
+_WORDS = {
+    # card, members, comparison, matrix
+    "mechanism": ("Mechanism", "机制"),
+    "weights": ("Weights", "权重"),
+    "domain": ("Domain", "作用域"),
+    "foundations": ("Foundations", "基础"),
+    "place": ("Place", "位置"),
+    "paper": ("Paper", "论文"),
+    "year": ("Year", "年份"),
+    "shapes": ("Shapes", "形状"),
+    "attention": ("Shape of g(x)", "g(x) 的形状"),
+    "parameters": ("Parameters", "参数量"),
+    "macs": ("Multiply-adds", "乘加次数"),
+    "complexity": ("Complexity", "复杂度"),
+    "aliases": ("Also called", "别名"),
+    "code": ("Code", "代码"),
+    "download": ("Download {file}", "下载 {file}"),
+    "run": ("Run", "运行"),
+    "no parameters": ("none", "无"),
+    "symbols": (
+        "B: batch, C: channels, H and W: height and width, N = HW: positions, T: length of the sequence"
+        " (of the queries), S: length of the keys, D, E and d: widths, r: reduction."
+        " Other symbols are explained on the page of the mechanism.",
+        "B：批大小；C：通道数；H、W：高和宽；N = HW：位置数；T：序列（查询）长度；S：键的长度；"
+        "D、E、d：宽度；r：压缩比。其余符号见各机制的页面。",
+    ),
+    # figure, diagram
+    "figure of": (
+        "{title}: figure drawn by running the code; the caption says what it shows",
+        "{title}：运行代码绘制的图，说明见图注",
+    ),
+    # cost
+    "sizes": ("Sizes", "尺寸"),
+    "formula": ("Formula", "公式"),
+    "example": ("example", "示例"),
+    "attention weights": ("Attention weights", "注意力权重数"),
+    "fixed": ("In every row: {sizes}.", "各行均取 {sizes}。"),
+    "counted": (
+        "Counted on the running code for one forward pass, and equal to the formulas. Multiply-adds are those"
+        " of matrix products and convolutions; pooling, softmax, normalisation and element-wise operations"
+        " are not counted. Attention weights are the elements of g(x), what must be stored if it is formed.",
+        "数值由运行代码统计一次前向传播得到，并与公式一致。乘加次数只计矩阵乘法和卷积，"
+        "不计池化、softmax、归一化和逐元素运算。"
+        "注意力权重数即 g(x) 的元素个数，也就是显式构造 g(x) 时需要存储的数量。",
+    ),
+    # proofs
+    "statement": ("Statement", "命题"),
+    "test": ("Test", "测试"),
+    "measured": ("Measured", "实测"),
+    "proved with": (
+        "Measured with torch {torch} on {date} by",
+        "以 torch {torch} 于 {date} 实测，测试文件：",
+    ),
+    "how": ("How it is proved", "如何验证"),
+    # matrix
+    "none here": ("no mechanism", "无"),
+    # comparison
+    "filter": ("Filter by name", "按名称筛选"),
+    "all": ("all", "全部"),
+    "shown": ("{shown} of {all} shown", "显示 {shown} / {all}"),
+    "parameter formula": ("Parameter formula", "参数量公式"),
+    "at sizes": ("Counted at", "统计尺寸"),
+    # neighbours
+    "neighbours": ("Neighbours in the taxonomy", "分类中的相邻机制"),
+    "related": ("Related", "相关"),
+    "same weights": ("Other {value} attention", "其他{value}"),
+    "same domain": ("Other {value} attention", "其他{value}域注意力"),
+}
+
+_VALUES: dict[Weights | Domain, tuple[str, str]] = {
+    Weights.SOFT: ("soft", "软注意力"),
+    Weights.HARD: ("hard", "硬注意力"),
+    Weights.SELF: ("self", "自注意力"),
+    Domain.SEQUENCE: ("sequence", "序列"),
+    Domain.CHANNEL: ("channel", "通道"),
+    Domain.SPATIAL: ("spatial", "空间"),
+    Domain.TEMPORAL: ("temporal", "时间"),
+    Domain.BRANCH: ("branch", "分支"),
+    Domain.CHANNEL_SPATIAL: ("channel + spatial", "通道 + 空间"),
+    Domain.SPATIAL_TEMPORAL: ("spatial + temporal", "空间 + 时间"),
+}
+
+
+def word(key: str, language: str, **values: object) -> str:
+    """Return a word or sentence, `values` filled in."""
+    return _WORDS[key][_LANGUAGES.index(language)].format(**values)
+
+
+def axis_value(value: Weights | Domain, language: str) -> str:
+    """Return the name of a value of either axis."""
+    return _VALUES[value][_LANGUAGES.index(language)]
+
+
+def separator(language: str) -> str:
+    """Return what stands between the items of a list."""
+    return "、" if language == "zh" else ", "

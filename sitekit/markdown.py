@@ -1,0 +1,36 @@
+"""The Markdown extension of the site: formulas, citations, checked includes, links in fences.
+
+Usage in mkdocs.base.yml, next to pymdownx.arithmatex (generic: true) and pymdownx.snippets:
+
+    markdown_extensions:
+      sitekit.markdown: {language: en}
+"""
+
+from typing import Any
+
+from markdown import Extension, Markdown  # type: ignore[import-untyped]
+
+from sitekit import citations, includes, links, math
+
+
+class SiteExtension(Extension):  # type: ignore[misc]
+    """Registers the parts; `md.sitekit_language` tells them and the fences the language of the page."""
+
+    def __init__(self, **options: Any) -> None:
+        self.config = {"language": ["en", "language of the pages: en or zh"]}
+        super().__init__(**options)
+
+    def extendMarkdown(self, md: Markdown) -> None:
+        language = self.getConfig("language")
+        if language not in citations.LANGUAGES:
+            raise ValueError(f"language {language!r} is not one of {', '.join(citations.LANGUAGES)}")
+        md.sitekit_language = language
+        includes.register(md)
+        citations.register(md, language)
+        links.register(md)
+        math.register(md, language)
+
+
+def makeExtension(**options: Any) -> SiteExtension:
+    """Entry point that Python-Markdown looks for."""
+    return SiteExtension(**options)

@@ -1,0 +1,109 @@
+"""The font of the formulas: a WOFF2 subset of STIX Two Math, cut from the copy in the ziamath wheel.
+
+Browsers need a font with a MATH table for stretched brackets, roots and scripts, and neither Linux nor
+Android has one. STIX Two Math is under the SIL Open Font License 1.1, which allows this subset; the
+copyright and licence notices stay in its name table, and the family is renamed because it is changed.
+"""
+
+from hashlib import sha256
+from importlib.metadata import distribution, version
+from pathlib import Path
+
+from fontTools.subset import Options, Subsetter  # type: ignore[import-untyped]
+from fontTools.ttLib import TTFont  # type: ignore[import-untyped]
+
+from sitekit import paths
+
+FAMILY = "Attention Atlas Math"
+NARROW = {"√": 1.0} | dict.fromkeys("()[]{}⌈⌉⌊⌋⟨⟩", 1.2)  # widest size, relative to the smallest
+CHARACTERS = (
+    (0x20, 0x7E),  # Latin letters, digits, punctuation
+    (0xA0, 0xFF),  # accents, plus-minus, times, middle dot
+    (0x131, 0x131),  # dotless i
+    (0x237, 0x237),  # dotless j
+    (0x2C6, 0x2DD),  # spacing accents: hat, check, breve, tilde
+    (0x300, 0x30C),  # combining accents
+    (0x332, 0x338),
+    (0x391, 0x3F6),  # Greek
+    (0x2010, 0x2027),  # dashes, double bars, ellipsis
+    (0x2032, 0x2034),  # primes
+    (0x2061, 0x2064),  # invisible operators
+    (0x20D0, 0x20D7),  # vector arrows
+    (0x2102, 0x2138),  # letter-like symbols: the blackboard R, the script L
+    (0x2190, 0x21FF),  # arrows
+    (0x2200, 0x22FF),  # operators and relations
+    (0x2308, 0x230B),  # ceiling, floor
+    (0x23B4, 0x23B5),  # brackets above and below
+    (0x23DC, 0x23DF),  # braces above and below
+    (0x25A0, 0x25CF),  # squares, triangles, circles
+    (0x27E6, 0x27EB),  # angle and white brackets
+    (0x27F5, 0x27FC),  # long arrows
+    (0x2A00, 0x2A06),  # n-ary operators
+    (0x2A7D, 0x2A7E),  # slanted less or equal
+    (0x2AAF, 0x2AB0),  # precedes or equal
+    (0x1D400, 0x1D4CF),  # bold, italic, bold italic, script letters
+    (0x1D538, 0x1D56B),  # blackboard letters
+    (0x1D670, 0x1D6A5),  # typewriter letters, dotless italics
+    (0x1D6A8, 0x1D755),  # bold, italic, bold italic Greek
+    (0x1D7CE, 0x1D7E1),  # bold and blackboard digits
+)
+
+
+def math_font() -> Path:
+    """Return the WOFF2 file, made once and kept in the cache under a hash of all that shapes it."""
+    source = Path(str(distribution("ziamath").locate_file("ziamath/fonts/STIXTwoMath-Regular.ttf")))
+    content = source.read_bytes() + Path(__file__).read_bytes() + version("fonttools").encode()
+    target = paths.CACHE / f"math-{sha256(content).hexdigest()[:16]}.woff2"
+    if not target.exists():
+        paths.CACHE.mkdir(parents=True, exist_ok=True)
+        font = _subset(TTFont(source, recalcTimestamp=False))
+        partial = target.with_suffix(".partial")
+        font.save(partial)
+        partial.replace(target)
+    return target
+
+
+def _subset(font: TTFont) -> TTFont:
+    options = Options()
+    options.flavor = "woff2"
+    options.hinting = False
+    options.layout_features = ["dtls", "flac"]  # dotless and flattened forms under accents
+    options.name_IDs = [0, 1, 2, 3, 4, 5, 6, 7, 10, 13, 14]
+    subsetter = Subsetter(options)
+    subsetter.populate(unicodes=[code for first, last in CHARACTERS for code in range(first, last + 1)])
+    subsetter.subset(font)
+    _narrow(font)
+    _rename(font)
+    font.flavor = "woff2"
+    return font
+
+
+def _narrow(font: TTFont) -> None:
+    """Limit how much wider the taller sizes of a bracket or root sign are than the smallest.
+
+    Chromium reserves the width of the widest size whatever size it draws, which leaves gaps around
+    brackets on one line and after every root.
+    """
+    variants = font["MATH"].table.MathVariants
+    glyphs, metrics = font["glyf"], font["hmtx"]
+    for character, factor in NARROW.items():
+        base = font.getBestCmap()[ord(character)]
+        sizes = variants.VertGlyphConstruction[variants.VertGlyphCoverage.glyphs.index(base)]
+        names = {record.VariantGlyph for record in sizes.MathGlyphVariantRecord}
+        if sizes.GlyphAssembly:
+            names |= {part.glyph for part in sizes.GlyphAssembly.PartRecords}
+        limit = round(factor * metrics[base][0])
+        for name in sorted(names):
+            glyph, advance = glyphs[name], metrics[name][0]
+            if advance > limit:
+                glyph.coordinates.scale((limit / advance, 1))
+                glyph.coordinates.toInt()
+                glyph.recalcBounds(glyphs)
+                metrics[name] = (limit, glyph.xMin)
+
+
+def _rename(font: TTFont) -> None:
+    note = "A subset of STIX Two Math with narrower tall brackets and roots."
+    names = {1: FAMILY, 3: f"{FAMILY} 1", 4: FAMILY, 6: FAMILY.replace(" ", ""), 10: note}
+    for number, text in names.items():
+        font["name"].setName(text, number, 3, 1, 0x409)

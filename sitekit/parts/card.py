@@ -1,0 +1,61 @@
+"""The card under the title of a page: both axes, paper, shapes, cost, names, code."""
+
+from collections.abc import Iterator
+from html import escape
+
+from sitekit import citations
+from sitekit.labels import separator, word
+from sitekit.pages import FOUNDATIONS
+from sitekit.parts.html import code, element, formula, link
+from sitekit.parts.refer import to_overview, to_paper
+from sitekit.results import Results
+from snippets.catalogue import Mechanism
+
+
+def card(mechanism: Mechanism, results: Results, language: str) -> str:
+    """Return the card as a description list."""
+    items = (
+        element("div", element("dt", escape(word(key, language))) + element("dd", content))
+        for key, content in _items(mechanism, results, language)
+    )
+    return element("dl", "".join(items), class_="atlas-card", data_tree="")
+
+
+def _items(mechanism: Mechanism, results: Results, language: str) -> Iterator[tuple[str, str]]:
+    if mechanism.weights is None or mechanism.domain is None:
+        yield "place", link(f"/{FOUNDATIONS}", word("foundations", language))
+    if mechanism.weights is not None:
+        yield "weights", to_overview(mechanism.weights, language)
+    if mechanism.domain is not None:
+        yield "domain", to_overview(mechanism.domain, language)
+    yield "paper", to_paper(mechanism, language)
+    yield "year", str(citations.year(mechanism.citation))
+    yield "shapes", f"{_shapes(results.inputs)} → {_shapes(results.outputs)}"
+    yield "attention", _shapes(results.attention)
+    yield "parameters", parameters(results, language)
+    yield "macs", formula(results.macs_tex)
+    yield "complexity", formula(mechanism.complexity) + _positions(mechanism, results)
+    if mechanism.aliases:
+        yield "aliases", escape(separator(language).join(mechanism.aliases))
+    file = f"{mechanism.slug}.py"
+    yield "code", link(f"/snippets/{mechanism.path}.py", escape(word("download", language, file=file)))
+    yield "run", code(f"python -m snippets run {mechanism.slug}")
+
+
+def parameters(results: Results, language: str) -> str:
+    """Return the formula of the number of parameters, "none" where there are none."""
+    if results.parameters_tex == "0":
+        return word("no parameters", language)
+    return formula(results.parameters_tex)
+
+
+def _positions(mechanism: Mechanism, results: Results) -> str:
+    """Return what N stands for, where the card uses it for H times W."""
+    sizes = results.rows[0].sizes
+    texts = (mechanism.complexity, *results.inputs, *results.attention, *results.outputs)
+    used = "N" not in sizes and {"H", "W"} <= set(sizes) and any("N" in text for text in texts)
+    return f" ({formula('N = HW')})" if used else ""
+
+
+def _shapes(shapes: tuple[str, ...]) -> str:
+    return ", ".join(code(shape) for shape in shapes)

@@ -1,0 +1,55 @@
+"""Well-formed HTML for the parts of a page.
+
+Each part puts `data_tree=""` on its outermost element: sitekit.links then hands it to the generator,
+which makes links from the root of the language (`/attention-domain/channel/senet.md`) relative and checks
+them.
+"""
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+
+def element(name: str, content: str = "", **attributes: str) -> str:
+    """Return an element around `content`, which is HTML.
+
+    >>> element("td", "1", class_="x", data_sort="<1>")
+    '<td class="x" data-sort="&lt;1&gt;">1</td>'
+    """
+    pairs = (f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"' for key, value in attributes.items())
+    return f"<{name}{''.join(pairs)}>{content}</{name}>"
+
+
+def link(target: str, content: str) -> str:
+    """Return a link to a page, from the root of the language, or to another site."""
+    return element("a", content, href=target)
+
+
+def code(text: str) -> str:
+    """Return text as code."""
+    return element("code", escape(text))
+
+
+def formula(tex: str) -> str:
+    """Return a formula in a line of text; sitekit.math turns it into MathML."""
+    return element("span", escape(rf"\({tex}\)", quote=False), class_="arithmatex")
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], **attributes: str) -> str:
+    """Return a table whose rows are named by their first cell; sitekit.tables lets it scroll.
+
+    Args:
+        columns: heading of each column, as text.
+        rows: cells of each row, as HTML.
+        attributes: of every cell but those of the first column.
+    """
+    first, *rest = (escape(column) for column in columns)
+    heads = element("th", first, scope="col") + _cells("th", rest, scope="col", **attributes)
+    body = "".join(
+        element("tr", element("th", name, scope="row") + _cells("td", cells, **attributes))
+        for name, *cells in rows
+    )
+    return element("table", element("thead", element("tr", heads)) + element("tbody", body))
+
+
+def _cells(tag: str, cells: Iterable[str], **attributes: str) -> str:
+    return "".join(element(tag, cell, **attributes) for cell in cells)

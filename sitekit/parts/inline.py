@@ -1,0 +1,35 @@
+"""A line of Markdown inside a part: emphasis, code, formulas, citations."""
+
+import re
+from functools import cache
+
+from markdown import Markdown
+
+from sitekit import citations
+
+
+def inline(text: str, language: str) -> str:
+    """Return one paragraph of Markdown as well-formed HTML without its `<p>`.
+
+    >>> inline("Scales *each* channel by $g_c < 1$.", "en")
+    'Scales <em>each</em> channel by <span class="arithmatex">\\\\(g_c &lt; 1\\\\)</span>.'
+    """
+    html = _markdown(language).reset().convert(text)
+    return html.removeprefix("<p>").removesuffix("</p>")
+
+
+def without_links(text: str) -> str:
+    """Return Markdown with the text of its links and without its citations.
+
+    >>> without_links("A [gate](../x.md) for each channel [@hu2018senet].")
+    'A gate for each channel.'
+    """
+    return re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", re.sub(r"\s*" + citations.CITATION, "", text))
+
+
+@cache
+def _markdown(language: str) -> Markdown:
+    arithmatex = {"pymdownx.arithmatex": {"generic": True}}
+    md = Markdown(extensions=list(arithmatex), extension_configs=arithmatex, output_format="xhtml")
+    citations.register(md, language)
+    return md

@@ -1,0 +1,47 @@
+"""The taxonomy at a glance: both axes, each mechanism in its cell, foundations below."""
+
+from html import escape
+
+from sitekit.labels import axis_value, word
+from sitekit.pages import FOUNDATIONS, exists
+from sitekit.parts.html import element, link
+from sitekit.parts.refer import to_mechanism, to_overview
+from snippets.catalogue import CATALOGUE, Domain, Weights
+
+
+def matrix(language: str) -> str:
+    """Return the matrix: a row per domain, which may grow long, a column per kind of weights."""
+    corner = element("td", "")
+    head = corner + "".join(element("th", to_overview(value, language), scope="col") for value in Weights)
+    rows = (
+        element(
+            "tr",
+            element("th", to_overview(domain, language), scope="row")
+            + "".join(_cell(weights, domain, language) for weights in Weights),
+        )
+        for domain in Domain
+    )
+    grid = element("table", element("thead", element("tr", head)) + element("tbody", "".join(rows)))
+    return element("div", grid + _foundations(language), class_="atlas-matrix", data_tree="")
+
+
+def _cell(weights: Weights, domain: Domain, language: str) -> str:
+    found = [row for row in CATALOGUE.values() if (row.weights, row.domain) == (weights, domain)]
+    label = axis_value(weights, language)
+    if not found:
+        dash = element("span", "–", aria_hidden="true")
+        words = element("span", escape(word("none here", language)), class_="atlas-hidden")
+        return element("td", dash + words, class_="atlas-empty", data_label=label)
+    items = "".join(element("li", to_mechanism(row, language)) for row in found)
+    return element("td", element("ul", items), data_label=label)
+
+
+def _foundations(language: str) -> str:
+    found = [row for row in CATALOGUE.values() if row.weights is None and row.domain is None]
+    if not found:
+        return ""
+    name = escape(word("foundations", language))
+    title = link(f"/{FOUNDATIONS}", name) if exists(FOUNDATIONS, language) else name
+    items = "".join(element("li", to_mechanism(row, language)) for row in found)
+    content = element("p", element("strong", title)) + element("ul", items)
+    return element("div", content, class_="atlas-foundations")

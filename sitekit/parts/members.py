@@ -1,0 +1,54 @@
+"""The mechanisms of one value of an axis, or the foundations, side by side."""
+
+from html import escape
+
+from sitekit import citations, pages
+from sitekit.labels import word
+from sitekit.parts.card import parameters
+from sitekit.parts.html import code, element, formula, row, table
+from sitekit.parts.inline import inline, without_links
+from sitekit.parts.refer import to_mechanism, to_overview
+from sitekit.parts.source import chosen
+from sitekit.run import results
+from snippets.catalogue import CATALOGUE, Domain, Mechanism, Weights
+
+_VALUES: dict[str, Weights | Domain] = {value.name.lower(): value for value in (*Weights, *Domain)}
+
+
+def members(source: str, language: str) -> str:
+    """Return the table of `soft`, `channel_spatial`, ... or `foundations`.
+
+    Raises:
+        BuildError: there is no such value of an axis, or nothing has it.
+    """
+    name = chosen("value of an axis", source.strip(), [*_VALUES, "foundations"])
+    value = _VALUES.get(name)
+    found = [mechanism for mechanism in CATALOGUE.values() if value in (mechanism.weights, mechanism.domain)]
+    other = "domain" if isinstance(value, Weights) else "weights"
+    keys = ["mechanism", other, "year", "attention", "parameters", "complexity"]
+    if value is None:
+        keys.remove(other)
+    columns = [word(key, language) for key in keys]
+    rows = [row([_cell(key, mechanism, language) for key in keys], columns) for mechanism in found]
+    note = element("p", escape(word("symbols", language)), class_="atlas-note")
+    return element("div", table(columns, rows) + note, class_="atlas-members", data_tree="")
+
+
+def _cell(key: str, mechanism: Mechanism, language: str) -> str:
+    match key:
+        case "mechanism":
+            summary = without_links(pages.summary(pages.page(mechanism), language))
+            sentence = element("span", inline(summary, language), class_="atlas-summary")
+            return f"{to_mechanism(mechanism, language)} {sentence}"
+        case "domain":
+            return to_overview(mechanism.domain, language) if mechanism.domain else ""
+        case "weights":
+            return to_overview(mechanism.weights, language) if mechanism.weights else ""
+        case "year":
+            return escape(str(citations.year(mechanism.citation)))
+        case "attention":
+            return ", ".join(code(shape) for shape in results(mechanism).attention)
+        case "parameters":
+            return parameters(results(mechanism), language)
+        case _:
+            return formula(mechanism.complexity)

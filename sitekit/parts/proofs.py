@@ -1,0 +1,57 @@
+"""The table of proofs: each statement, the test that proves it, what it measured."""
+
+import json
+from collections.abc import Iterator
+from html import escape
+from typing import Any
+
+from sitekit import paths
+from sitekit.errors import fail
+from sitekit.labels import word
+from sitekit.pages import PROVED
+from sitekit.parts.html import code, element, link, row, table
+from sitekit.parts.inline import inline
+from sitekit.parts.source import chosen, mechanism
+from snippets.catalogue import Mechanism
+
+
+def proofs(source: str, language: str) -> str:
+    """Return the proofs of a fence: first line the slug, then lines `test_name: statement`.
+
+    Raises:
+        BuildError: slug or test is unknown, or docs/proofs.json does not hold the test.
+    """
+    slug, *lines = source.strip().splitlines()
+    subject = mechanism(slug)
+    recorded = _recorded(subject)
+    columns = [word(key, language) for key in ("statement", "test", "measured")]
+    rows = []
+    for name, statement in _statements(subject, lines):
+        measured = recorded["proofs"][chosen(f"proof of {subject.slug}", name, recorded["proofs"])]
+        rows.append(row([inline(statement, language), code(name), escape(measured)], columns))
+    folder, _, _ = subject.path.rpartition("/")
+    with_torch = word("proved with", language, torch=recorded["torch"], date=recorded["date"])
+    test_file = code(f"tests/{folder}/test_{subject.slug}.py")
+    how = link(f"/{PROVED}", word("how", language))
+    stop = "。" if language == "zh" else ". "
+    note = element("p", f"{escape(with_torch)} {test_file}{stop}{how}{stop.strip()}", class_="atlas-note")
+    return element("div", table(columns, rows) + note, class_="atlas-proofs", data_tree="")
+
+
+def _statements(subject: Mechanism, lines: list[str]) -> Iterator[tuple[str, str]]:
+    for line in filter(str.strip, lines):
+        name, colon, statement = line.partition(":")
+        if not colon or not statement.strip():
+            fail(f"proofs of {subject.slug}: expected 'test_name: statement', not '{line.strip()}'", line)
+        yield name.strip(), statement.strip()
+
+
+def _recorded(subject: Mechanism) -> dict[str, Any]:
+    file = paths.DOCS / "proofs.json"
+    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if subject.slug not in known:
+        fail(
+            f"docs/proofs.json holds no proofs of {subject.slug}; record them: pytest --record", subject.slug
+        )
+    found: dict[str, Any] = known[subject.slug]
+    return found

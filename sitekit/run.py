@@ -1,0 +1,139 @@
+"""Results of running a mechanism, from the cache or from one fresh process for all that are stale.
+
+Nothing here imports torch: a build in which nothing changed takes no time to speak of.
+"""
+
+import ast
+import hashlib
+import importlib.metadata
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from sitekit import paths
+from sitekit.errors import BuildError
+from sitekit.results import Results, from_json
+from snippets.catalogue import CATALOGUE, Mechanism
+
+PACKAGES = ("torch", "matplotlib", "numpy", "scikit-image", "scikit-learn", "sympy")
+
+_known: dict[str, tuple[str, Results | BuildError]] = {}  # by slug: key and outcome in this process
+
+
+def results(mechanism: Mechanism) -> Results:
+    """Return what running the mechanism yields; run all stale mechanisms of the catalogue if it is stale.
+
+    Raises:
+        BuildError: the snippet, its figure or a formula is wrong; says which mechanism, file and line.
+    """
+    if _lookup(mechanism) is None:
+        _run([row for row in CATALOGUE.values() if _lookup(row) is None])
+    outcome = _lookup(mechanism)
+    if isinstance(outcome, Results):
+        return outcome
+    raise outcome or BuildError(f"{mechanism.slug}: its files changed while it ran; build again")
+
+
+def cache_key(mechanism: Mechanism) -> str:
+    """Return a hash of all that the results depend on: code, formulas and versions of packages."""
+    digest = hashlib.sha256(f"{mechanism.path} {mechanism.parameters} {mechanism.macs}".encode())
+    roots = ("sitekit/worker.py", f"snippets/{mechanism.path}.py", f"figures/{mechanism.path}.py")
+    for file in sorted(_closure(paths.ROOT / root for root in roots)):
+        digest.update(f"{file.relative_to(paths.ROOT)} {_source(file, file.stat().st_mtime_ns)[0]}".encode())
+    for package in PACKAGES:
+        digest.update(f"{package} {_version(package)}".encode())
+    return digest.hexdigest()
+
+
+def _lookup(mechanism: Mechanism) -> Results | BuildError | None:
+    key = cache_key(mechanism)
+    known, outcome = _known.get(mechanism.slug, ("", None))
+    if known == key:
+        return outcome
+    try:
+        stored = json.loads(_cache_file(mechanism.slug).read_text(encoding="utf-8"))
+        if stored["key"] != key:
+            return None
+        found = from_json(stored["results"])
+    except (OSError, ValueError, KeyError, TypeError):  # not there, or not what this version writes
+        return None
+    _known[mechanism.slug] = key, found
+    return found
+
+
+def _run(stale: list[Mechanism]) -> None:
+    """Compute in one fresh process; each result is stored as soon as it is there."""
+    keys = {mechanism.slug: cache_key(mechanism) for mechanism in stale}
+    command = [sys.executable, "-m", "sitekit.worker", *keys]
+    with subprocess.Popen(command, cwd=paths.ROOT, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout is not None
+        for line in worker.stdout:
+            answer = json.loads(line)
+            _store(answer, keys.pop(answer["slug"]))
+    for slug, key in keys.items():  # left over: the process died
+        _known[slug] = key, BuildError(f"{slug}: sitekit.worker ended with exit status {worker.returncode}")
+
+
+def _store(answer: dict[str, Any], key: str) -> None:
+    slug = answer["slug"]
+    if "error" in answer:
+        _known[slug] = key, BuildError(answer["error"])
+        return
+    _known[slug] = key, from_json(answer["results"])
+    file = _cache_file(slug)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps({"key": key, "results": answer["results"]}), encoding="utf-8")
+    part.replace(file)
+
+
+def _cache_file(slug: str) -> Path:
+    return paths.CACHE / "results" / f"{slug}.json"
+
+
+def _closure(roots: Iterator[Path]) -> set[Path]:
+    """Return those of `roots` that exist and every file of ours they import, directly or not."""
+    found: set[Path] = set()
+    open_ends = list(roots)
+    while open_ends:
+        file = open_ends.pop()
+        if file in found or not file.is_file():
+            continue
+        found.add(file)
+        open_ends.extend(_imported(file))
+    return found
+
+
+def _imported(file: Path) -> Iterator[Path]:
+    for name in _source(file, file.stat().st_mtime_ns)[1]:
+        if name != "snippets.catalogue":  # its part in the results is hashed by itself
+            stem = paths.ROOT / name.replace(".", "/")
+            yield stem.with_suffix(".py")
+            yield stem / "__init__.py"
+
+
+@cache
+def _source(file: Path, modified: int) -> tuple[str, tuple[str, ...]]:
+    """Return hash and imported names of ours of a file as it was when `modified`."""
+    source = file.read_bytes()
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:  # reported when the file is run
+        tree = ast.Module([], [])
+    names: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    ours = sorted({name for name in names if name.partition(".")[0] in ("snippets", "figures", "sitekit")})
+    return hashlib.sha256(source).hexdigest(), tuple(ours)
+
+
+@cache
+def _version(package: str) -> str:
+    return importlib.metadata.version(package)

@@ -1,0 +1,154 @@
+"""Multi-head self-attention: several attentions in parallel, each in its own E / heads features.
+
+Paper: Ashish Vaswani, Noam Shazeer, Niki Parmar, Jakob Uszkoreit, Llion Jones, Aidan N. Gomez,
+Lukasz Kaiser, Illia Polosukhin, "Attention Is All You Need", NeurIPS 2017, arXiv 1706.03762 (section 3.2).
+Differs: the four projections have biases (as in `torch.nn.MultiheadAttention`; `bias=False` is the paper's
+equation), and `dropout` acts on the weights, which the paper does not mention. Unlike torch's module: batch
+first, a True in a mask allows, and weights come per head, not averaged.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class MultiHeadAttention(nn.Module):
+    """Multi-head attention; self-attention as long as no `key` is given.
+
+    g(x) = softmax(Q K^T / sqrt(d)) per head with d = E / heads; f(g, x) = concat(g V) W_O.
+
+    Args:
+        embed_dim: width E of queries, keys, values and output.
+        num_heads: number of heads.
+        dropout: probability with which a weight is dropped, in training only.
+        bias: whether the four projections have biases. That of the keys is idle: it adds the same number
+            to all scores of a query.
+
+    Shape:
+        - query: (B, T, E)
+        - key, value: (B, S, E); `key` defaults to the query, `value` to the key
+        - mask: bool, True = may be attended; two dimensions (T, S) or four, broadcast to (B, heads, T, S).
+          Padding (B, S), True at real tokens, is passed as `padding[:, None, None, :]`
+        - attention(...): (B, heads, T, S); the weights of a query sum to one
+        - forward(...): (B, T, E)
+
+    `is_causal` hides later keys. With T != S the ends are aligned: the last query sees all keys (torch's
+    flag of that name aligns the beginnings, which is wrong for decoding with cached keys).
+    A query that may attend to nothing gets zeros from its heads, hence the bias of `out_proj`.
+
+    Raises:
+        ValueError: a size is below 1, `num_heads` does not divide `embed_dim`, `dropout` is not in [0, 1),
+            or `mask` does not fit.
+        TypeError: `mask` is not bool.
+
+    Order means nothing to it: permuted tokens give permuted outputs.
+
+    >>> layer, (x,) = example()
+    >>> order = torch.randperm(x.shape[1])
+    >>> torch.allclose(layer(x[:, order]), layer(x)[:, order], atol=1e-6)
+    True
+
+    Splitting into heads costs nothing: 4 E^2 + 4 E parameters whatever their number.
+
+    >>> [sum(p.numel() for p in MultiHeadAttention(512, heads).parameters()) for heads in (1, 8)]
+    [1050624, 1050624]
+
+    The first token of a causal layer can attend only to itself:
+
+    >>> layer.attention(x, is_causal=True)[0, :, 0, :3].tolist()
+    [[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]
+    """
+
+    def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True) -> None:
+        super().__init__()
+        if embed_dim < 1 or num_heads < 1:
+            raise ValueError(f"embed_dim {embed_dim} and num_heads {num_heads} must be at least 1")
+        if embed_dim % num_heads:
+            raise ValueError(f"embed_dim {embed_dim} is not divisible by num_heads {num_heads}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout {dropout} is not in [0, 1)")
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.q_proj = nn.Linear(embed_dim, embed_dim, bias=bias)
+        self.k_proj = nn.Linear(embed_dim, embed_dim, bias=bias)
+        self.v_proj = nn.Linear(embed_dim, embed_dim, bias=bias)
+        self.out_proj = nn.Linear(embed_dim, embed_dim, bias=bias)
+
+    def attention(
+        self,
+        query: Tensor,
+        key: Tensor | None = None,
+        value: Tensor | None = None,
+        mask: Tensor | None = None,
+        is_causal: bool = False,
+    ) -> Tensor:
+        """Return g(x), the weights of each head before dropout: (B, heads, T, S). `value` is not used."""
+        q = self._split(self.q_proj(query))  # (B, heads, T, d)
+        k = self._split(self.k_proj(query if key is None else key))  # (B, heads, S, d)
+        scores = q @ k.mT / math.sqrt(q.shape[-1])  # (B, heads, T, S)
+        allowed = _allowed(q, k, mask, is_causal)
+        if allowed is None:
+            return scores.softmax(dim=-1)
+        scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
+        return scores.softmax(dim=-1).masked_fill(~allowed, 0.0)  # the last step empties rows without a key
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor | None = None,
+        value: Tensor | None = None,
+        mask: Tensor | None = None,
+        is_causal: bool = False,
+    ) -> Tensor:
+        """Return f(g(x), x) by the fused kernel, which never stores the weights: (B, T, E)."""
+        key = query if key is None else key
+        value = key if value is None else value
+        q = self._split(self.q_proj(query))  # (B, heads, T, d)
+        k = self._split(self.k_proj(key))  # (B, heads, S, d)
+        v = self._split(self.v_proj(value))  # (B, heads, S, d)
+        dropout = self.dropout if self.training else 0.0
+        triangle = is_causal and mask is None and q.shape == k.shape  # the one mask the kernel makes itself
+        allowed = None if triangle else _allowed(q, k, mask, is_causal)
+        heads = F.scaled_dot_product_attention(q, k, v, allowed, dropout, is_causal=triangle)
+        merged = heads.transpose(1, 2).flatten(2)  # (B, T, E)
+        output: Tensor = self.out_proj(merged)
+        return output
+
+    def _split(self, x: Tensor) -> Tensor:
+        B, N, E = x.shape
+        return x.reshape(B, N, self.num_heads, E // self.num_heads).transpose(1, 2)  # (B, heads, N, d)
+
+
+def _allowed(q: Tensor, k: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor | None:
+    """Check the mask and join it with the causal one; None if everything may be attended."""
+    shape = (*q.shape[:3], k.shape[2])  # (B, heads, T, S)
+    if mask is not None:
+        if mask.dtype != torch.bool:
+            raise TypeError(f"mask must be bool, True = may be attended, not {mask.dtype}")
+        fits = all(n in (1, full) for n, full in zip(mask.shape[::-1], shape[::-1], strict=False))
+        if mask.dim() not in (2, 4) or not fits:
+            raise ValueError(
+                f"mask {tuple(mask.shape)} must have two dimensions (T, S) or four that broadcast to "
+                f"(B, heads, T, S) = {shape}; padding (B, S) is passed as padding[:, None, None, :]"
+            )
+    if not is_causal:
+        return mask
+    T, S = shape[2:]
+    causal = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
+    return causal if mask is None else mask & causal
+
+
+def example(B: int = 2, T: int = 10, E: int = 64, heads: int = 4) -> tuple[MultiHeadAttention, tuple[Tensor]]:
+    """Return a seeded layer and its input: B sequences of T tokens with E features."""
+    torch.manual_seed(0)
+    return MultiHeadAttention(E, heads).eval(), (torch.randn(B, T, E),)
+
+
+if __name__ == "__main__":
+    layer, (x,) = example()
+    weights = layer.attention(x)
+    print(f"input {tuple(x.shape)}, output {tuple(layer(x).shape)}, weights {tuple(weights.shape)}")
+    for head, row in enumerate(weights[0, :, 0]):
+        print(f"head {head}: token 0 attends most to token {row.argmax()} (weight {row.max():.3f})")

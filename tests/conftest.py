@@ -1,0 +1,60 @@
+"""Recording of proofs: `pytest --record` writes what the proofs measured to `docs/proofs.json`."""
+
+import datetime
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from snippets.catalogue import CATALOGUE
+from tests.measure import Measured, summary
+
+ROOT = Path(__file__).parents[1]
+PROOFS = ROOT / "docs" / "proofs.json"
+_recorded: dict[str, dict[str, list[tuple[str, float]]]] = defaultdict(lambda: defaultdict(list))
+
+
+def proof_source(path: str) -> str:
+    """Hash of what a proof depends on: the snippet and its test file."""
+    folder, _, slug = path.rpartition("/")
+    files = [ROOT / "snippets" / f"{path}.py", ROOT / "tests" / folder / f"test_{slug}.py"]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record", action="store_true", help="write docs/proofs.json")
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest) -> Iterator[Measured]:
+    """What this proof measures; asserts and records."""
+    result = Measured()
+    yield result
+    if request.node.rep_call.passed:
+        slug = request.node.path.stem.removeprefix("test_")
+        _recorded[slug][request.node.originalname] += result.figures
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report = yield
+    setattr(item, f"rep_{report.when}", report)
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if not session.config.getoption("--record") or session.testsfailed:
+        return
+    proofs = json.loads(PROOFS.read_text()) if PROOFS.exists() else {}
+    for slug, figures in _recorded.items():
+        proofs[slug] = {
+            "torch": torch.__version__.split("+")[0],
+            "date": datetime.date.today().isoformat(),
+            "source": proof_source(CATALOGUE[slug].path),
+            "proofs": {test: summary(found) for test, found in figures.items()},
+        }
+    PROOFS.write_text(json.dumps(proofs, indent=1, ensure_ascii=False, sort_keys=True) + "\n")

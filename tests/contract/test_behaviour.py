@@ -1,0 +1,124 @@
+"""What every snippet owes when it runs: shapes, gradients, dtypes, devices, compilation."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.contract.walker import build, cast
+
+ODD_SIZES = [
+    {"B": 1},
+    {"H": 7, "W": 5},
+    {"H": 1, "W": 3},
+    {"T": 7, "S": 5},
+    {"T": 1},
+]
+
+
+def outputs(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Outputs of forward as a tuple."""
+    result = module(*inputs)
+    return result if isinstance(result, tuple) else (result,)
+
+
+def test_is_seeded_and_in_eval_mode(name: str) -> None:
+    first, first_inputs = build(name)
+    second, second_inputs = build(name)
+    assert not first.training
+    for a, b in zip(first_inputs, second_inputs, strict=True):
+        assert torch.equal(a, b)
+    for a, b in zip(outputs(first, first_inputs), outputs(second, second_inputs), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_attention_changes_with_the_input(name: str) -> None:
+    module, inputs = build(name)
+    changed = tuple(x.roll(1, 0) * 0.5 if x.is_floating_point() else x for x in inputs)
+    assert not torch.allclose(module.attention(*inputs), module.attention(*changed))
+
+
+def test_does_not_change_its_input(name: str) -> None:
+    module, inputs = build(name)
+    before = copy.deepcopy(inputs)
+    module(*inputs)
+    module.attention(*inputs)
+    for x, kept in zip(inputs, before, strict=True):
+        assert torch.equal(x, kept)
+
+
+def test_samples_do_not_influence_each_other(name: str) -> None:
+    module, inputs = build(name)
+    module, inputs = module.double(), cast(inputs, torch.float64)
+    together = outputs(module, inputs)
+    for sample in range(inputs[0].shape[0]):
+        alone = outputs(module, tuple(x[sample : sample + 1] for x in inputs))
+        for whole, part in zip(together, alone, strict=True):
+            torch.testing.assert_close(whole[sample : sample + 1], part)
+
+
+def test_state_dict_round_trip(name: str) -> None:
+    module, inputs = build(name)
+    other, _ = build(name)
+    for tensor in other.state_dict().values():
+        tensor.zero_()
+    other.load_state_dict(module.state_dict())
+    for a, b in zip(outputs(module, inputs), outputs(other, inputs), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_every_parameter_receives_a_gradient(name: str) -> None:
+    module, inputs = build(name)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    sum(y.square().sum() for y in outputs(module.train(), inputs)).backward()
+    silent = [key for key, p in module.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not silent
+
+
+@pytest.mark.parametrize("sizes", ODD_SIZES, ids=str)
+def test_odd_sizes(name: str, sizes: dict[str, int]) -> None:
+    module, inputs = build(name, **sizes)
+    for y in outputs(module, inputs):
+        assert y.isfinite().all()
+
+
+def test_gradcheck(name: str) -> None:
+    module, inputs = build(name)
+    module = module.double()
+    tensors = tuple(x.requires_grad_() if x.is_floating_point() else x for x in cast(inputs, torch.float64))
+    assert torch.autograd.gradcheck(module, tensors, fast_mode=True)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e3], ids=["unit", "large"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_stays_finite(name: str, dtype: torch.dtype, scale: float) -> None:
+    module, inputs = build(name)
+    module = module.to(dtype)
+    scaled = tuple(x * scale if x.is_floating_point() else x for x in cast(inputs, dtype))
+    for y in (*outputs(module, scaled), module.attention(*scaled)):
+        assert y.isfinite().all()
+        assert not y.is_floating_point() or y.dtype == dtype
+
+
+def test_meta_device(name: str) -> None:
+    module, inputs = build(name)
+    expected = outputs(module, inputs)
+    for y, real in zip(outputs(module.to("meta"), cast(inputs, "meta")), expected, strict=True):
+        assert y.is_meta
+        assert y.shape == real.shape
+
+
+def test_compiles_without_a_graph_break(name: str) -> None:
+    module, inputs = build(name)
+    compiled = torch.compile(module, backend="eager", fullgraph=True)
+    for y, expected in zip(outputs(compiled, inputs), outputs(module, inputs), strict=True):
+        torch.testing.assert_close(y, expected)
+
+
+def test_exports(name: str) -> None:
+    module, inputs = build(name)
+    exported = torch.export.export(module, inputs).module()
+    for y, expected in zip(outputs(exported, inputs), outputs(module, inputs), strict=True):
+        torch.testing.assert_close(y, expected)

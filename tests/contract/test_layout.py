@@ -1,0 +1,58 @@
+"""The house: snippet, test, figure and the pages of a mechanism share one path."""
+
+from pybtex.database import parse_file
+
+from snippets.catalogue import CATALOGUE
+from tests.conftest import ROOT
+from tests.contract.exceptions import EXCEPTIONS
+from tests.contract.walker import MODULES, sizes, source
+
+
+def test_every_module_is_in_the_catalogue_and_back() -> None:
+    assert {row.module for row in CATALOGUE.values()} == set(MODULES)
+
+
+def test_a_mechanism_has_all_its_files(name: str) -> None:
+    path = source(name).relative_to(ROOT / "snippets").with_suffix("")
+    page = path.as_posix().replace("_", "-") + ".md"
+    files = [
+        f"tests/{path.parent}/test_{path.name}.py",
+        f"figures/{path}.py",
+        f"docs/en/{page}",
+        f"docs/zh/{page}",
+    ]
+    assert [file for file in files if not (ROOT / file).is_file()] == []
+
+
+def test_example_has_distinct_sizes(name: str) -> None:
+    defaults = sizes(name)
+    assert all(isinstance(size, int) for size in defaults.values())
+    assert len(set(defaults.values())) == len(defaults)
+
+
+def test_related_mechanisms_exist() -> None:
+    unknown = {slug for row in CATALOGUE.values() for slug in row.related} - set(CATALOGUE)
+    assert not unknown
+
+
+def test_names_lead_to_one_mechanism() -> None:
+    names = [
+        (name.casefold(), row.slug)
+        for row in CATALOGUE.values()
+        for name in {alias.casefold() for alias in (row.slug, row.title, *row.aliases)}
+    ]
+    assert len(names) == len(dict(names))
+
+
+def test_citations_exist() -> None:
+    entries = parse_file(ROOT / "docs" / "references.bib").entries
+    missing = {row.citation for row in CATALOGUE.values()} - set(entries)
+    assert not missing
+
+
+def test_exceptions_name_real_tests_and_slugs() -> None:
+    texts = [file.read_text() for file in (ROOT / "tests" / "contract").glob("test_*.py")]
+    for check, reasons in EXCEPTIONS.items():
+        assert any(f"def {check}(name" in text for text in texts), check
+        assert set(reasons) <= set(CATALOGUE)
+        assert all(reasons.values())

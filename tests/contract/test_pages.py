@@ -1,0 +1,79 @@
+"""What every page owes: its sections, its code, and the same in both languages."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from snippets.catalogue import CATALOGUE
+from tests.conftest import ROOT
+
+DOCS = ROOT / "docs"
+SECTIONS = ["idea", "see", "how", "code", "use", "cost", "paper", "limits", "proofs", "references"]
+FENCES = ["card", "figure", "diagram", "cost", "proofs", "bibtex", "neighbours"]
+PAGES = sorted(page.relative_to(DOCS / "en") for page in (DOCS / "en").rglob("*.md"))
+
+FENCE = re.compile(r"^(`{3,})([^\n]*)\n(.*?)^\1$", re.DOTALL | re.MULTILINE)
+
+
+def fences(text: str) -> list[tuple[str, str]]:
+    """Info string and body of every fenced block."""
+    return [(match[2].strip(), match[3]) for match in FENCE.finditer(text)]
+
+
+def prose(text: str) -> str:
+    """The page without its fenced blocks."""
+    return FENCE.sub("", text)
+
+
+def code(text: str) -> list[tuple[str, str]]:
+    """Blocks that must be the same in both languages; of proofs, the names of the tests."""
+    return [
+        (info, "\n".join(line.split(":")[0] for line in body.splitlines()) if info == "proofs" else body)
+        for info, body in fences(text)
+    ]
+
+
+COMPARED: dict[str, Callable[[str], list[object]]] = {
+    "heading ids": lambda text: re.findall(r"^#+ .*\{#([\w-]+)\}", prose(text), re.MULTILINE),
+    "heading levels": lambda text: re.findall(r"^(#+) ", prose(text), re.MULTILINE),
+    "blocks": lambda text: list(code(text)),
+    "formulas": lambda text: sorted(re.findall(r"\$\$.+?\$\$|\$[^$\n]+\$", prose(text), re.DOTALL)),
+    "citations": lambda text: sorted(re.findall(r"@[a-z]+\d{4}\w*", prose(text))),
+    "page links": lambda text: sorted(set(re.findall(r"\]\(([^)#]*\.md)", prose(text)))),
+    "table rows": lambda text: len(re.findall(r"^\|", prose(text), re.MULTILINE)),
+}
+
+
+def test_both_languages_have_the_same_pages() -> None:
+    for suffix in ("*.md", "*.py"):
+        files = [{f.relative_to(DOCS / lang) for f in (DOCS / lang).rglob(suffix)} for lang in ("en", "zh")]
+        assert files[0] == files[1]
+
+
+@pytest.mark.parametrize("compared", COMPARED)
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_translation_matches(page: Path, compared: str) -> None:
+    english, chinese = ((DOCS / lang / page).read_text() for lang in ("en", "zh"))
+    assert COMPARED[compared](english) == COMPARED[compared](chinese)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_python_blocks_are_executed_or_included(page: Path) -> None:
+    for info, body in fences((DOCS / "en" / page).read_text()):
+        if info.startswith("python"):
+            assert info == "python" or body.startswith('--8<-- "snippets/'), info
+
+
+@pytest.mark.parametrize("slug", CATALOGUE)
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_mechanism_page_is_complete(slug: str, language: str) -> None:
+    path = CATALOGUE[slug].path
+    text = (DOCS / language / (path.replace("_", "-") + ".md")).read_text()
+    assert re.findall(r"^##+ .*\{#([\w-]+)\}", prose(text), re.MULTILINE) == SECTIONS
+    blocks = dict(fences(text))
+    assert [fence for fence in FENCES if fence not in blocks] == []
+    assert blocks[f'python title="{slug}.py"'] == f'--8<-- "snippets/{path}.py"\n'
+    assert "#>" in blocks["python"]
+    assert re.search(r"^description: \S", text, re.MULTILINE)

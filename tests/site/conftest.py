@@ -1,0 +1,61 @@
+"""The site: built once for all tests, and served as a hosting service would, below a path of its own."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+ROOT = Path(__file__).parents[2]
+SITE = ROOT / "site"
+SOURCES = ["docs", "snippets", "figures", "sitekit", "overrides"]
+SUBPATH = "/attention-atlas/"
+
+
+@pytest.fixture(scope="session")
+def site() -> Path:
+    """Folder of the built site, both languages; built anew if a source is younger."""
+    with FileLock(ROOT / ".sitecache.lock"):  # workers of pytest-xdist wait for the first
+        last = SITE / "zh" / "sitemap.xml"  # what a build writes last
+        if not last.exists() or last.stat().st_mtime < youngest_source():
+            environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+            command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
+            build = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+            assert build.returncode == 0, build.stdout + build.stderr
+    return SITE
+
+
+def youngest_source() -> float:
+    """Time of the last change of anything the site is made from."""
+    files = [*ROOT.glob("mkdocs*.yml")]
+    for folder in SOURCES:
+        files += [file for file in (ROOT / folder).rglob("*.*") if file.suffix != ".pyc"]
+    return max(file.stat().st_mtime for file in files)
+
+
+@pytest.fixture(scope="session")
+def address(site: Path) -> Iterator[str]:
+    """Address of the served site, uncompressed; it ends with a slash, `zh/` below it is the Chinese one."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Hosting, directory=str(site)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}{SUBPATH}"
+    server.shutdown()
+    server.server_close()
+
+
+class Hosting(SimpleHTTPRequestHandler):
+    """Serves nothing above the path: a link that leaves it fails."""
+
+    def translate_path(self, path: str) -> str:
+        if not path.startswith(SUBPATH):
+            return "/nonexistent"
+        return super().translate_path(path.removeprefix(SUBPATH.rstrip("/")))
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass

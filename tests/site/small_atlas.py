@@ -1,0 +1,261 @@
+"""A small atlas in a folder of its own: three mechanisms, two languages, the real site machinery.
+
+Tests change its files and look at what its pages become, in fresh processes, as a build does.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+TOY = "snippets/weight_assignment/hard/toy.py"
+PLAIN = "snippets/foundations/plain.py"
+CATALOGUE = "snippets/catalogue.py"
+STYLE = "figures/style.py"
+FIGURE = "figures/attention_domain/channel/senet.py"
+
+ROWS = """
+CATALOGUE = _by_slug(
+    [
+        Mechanism(
+            path="attention_domain/channel/senet",
+            title="SENet: squeeze-and-excitation",
+            weights=Weights.SOFT,
+            domain=Domain.CHANNEL,
+            citation="hu2018senet",
+            parameters="2*C**2/r + C/r + C",
+            macs="2*B*C**2/r",
+            complexity=r"O(N C + C^2 / r)",
+            aliases=("SE", "squeeze-and-excitation", "挤压与激励"),
+            related=("toy",),
+        ),
+        Mechanism(
+            "weight_assignment/hard/toy", "Toy", Weights.HARD, Domain.CHANNEL, "b2020", "0", "0", "O(C)"
+        ),
+        Mechanism("foundations/plain", "Plain", None, None, "b2020", "E", "B*T*E", "O(T E)"),
+    ]
+)
+"""
+
+TOY_CODE = """
+from torch import nn, ones
+
+from snippets.weight_assignment.hard import helper
+
+
+class Toy(nn.Module):
+    def attention(self, x):
+        return (x.mean((2, 3), keepdim=True) > helper.THRESHOLD).to(x.dtype)
+
+    def forward(self, x):
+        return self.attention(x) * x
+
+
+def example(B: int = 2, C: int = 3, H: int = 4, W: int = 5):
+    return Toy().eval(), (ones(B, C, H, W),)
+"""
+
+PLAIN_CODE = """
+from torch import nn, ones
+
+
+class Plain(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.score = nn.Linear(width, 1, bias=False)
+
+    def attention(self, x):
+        return self.score(x).softmax(1)
+
+    def forward(self, x):
+        return (self.attention(x) * x).sum(1)
+
+
+def example(B: int = 2, T: int = 3, E: int = 5):
+    return Plain(E).eval(), (ones(B, T, E),)
+"""
+
+FIGURE_CODE = """
+from figures.style import COLORS, new_figure, show_image
+from snippets.attention_domain.channel.senet import example
+
+
+def figure():
+    block, (x,) = example()
+    figure, (left, right) = new_figure(1, 2)
+    left.bar(range(64), block.attention(x)[0].flatten().detach(), color=COLORS[0])
+    left.set_xlabel("channel")
+    show_image(right, x[0, 0].sigmoid())
+    return figure
+"""
+
+BIBLIOGRAPHY = """
+@inproceedings{hu2018senet,
+  author = {Hu, Jie and Shen, Li and Sun, Gang},
+  title = {Squeeze-and-Excitation Networks},
+  booktitle = {CVPR},
+  year = {2018},
+  eprint = {1709.01507},
+}
+@article{b2020,
+  author = {Bee, Ann},
+  title = {A < B},
+  journal = {Journal},
+  year = {2020},
+  doi = {10.1/b},
+}
+"""
+
+PROOFS = """
+{"senet": {"torch": "2.13.0", "date": "2026-11-21", "source": "0",
+           "proofs": {"test_halves": "max |Δ| = 0", "test_counts": "28,071,976"}}}
+"""
+
+PAGES = {
+    "en/attention-domain/channel/senet.md": "# SENet: gates\n\nScales *each* [map](index.md) [@hu2018senet].",
+    "zh/attention-domain/channel/senet.md": "# SENet：门控 {#senet}\n\n为每个通道乘以 $g_c$。",
+    "en/weight-assignment/hard/toy.md": "---\ntags: [x]\n---\n# Toy\n\nKeeps or drops a channel.",
+    "zh/weight-assignment/hard/toy.md": "# 玩具\n\n保留或丢弃一个通道。",
+    "en/foundations/plain.md": "# Plain\n\nA weighted mean.",
+    "zh/foundations/plain.md": "# 平均\n\n加权平均。",
+    "en/foundations/index.md": "# Foundations\n\nThe start.",
+    "zh/foundations/index.md": "# 基础\n\n起点。",
+    "en/attention-domain/channel/index.md": "# Channel\n\nWhich channel.",
+    "zh/attention-domain/channel/index.md": "# 通道\n\n哪个通道。",
+    "en/how-it-is-proved.md": "# How\n\nBy tests.",
+    "zh/how-it-is-proved.md": "# 如何\n\n测试。",
+    "en/bibliography.md": "# Bibliography\n\n```bibliography\n```",
+    "zh/bibliography.md": "# 文献\n\n```bibliography\n```",
+    "en/index.md": "# Home\n\n```matrix\n```",
+    "zh/index.md": "# 首页\n\n```matrix\n```",
+}
+
+CONFIG = """
+INHERIT: mkdocs.base.yml
+site_name: Small
+docs_dir: docs/{language}
+site_dir: site/{prefix}
+extra_css: []
+extra_javascript: []
+hooks: [sitekit/hooks/assets.py, sitekit/hooks/errors.py]
+theme: {{name: null, custom_dir: theme}}
+plugins: []
+extra: {{prefix: "{prefix}", language: {language}}}
+markdown_extensions:
+  sitekit.markdown: {{language: {language}}}
+"""
+
+
+ASK = """
+import json, sys
+from sitekit.errors import BuildError
+from sitekit.run import results
+from snippets.catalogue import CATALOGUE
+values, errors = {}, {}
+for slug, row in CATALOGUE.items():
+    try:
+        r = results(row)
+        values[slug] = [eval(expression) for expression in sys.argv[1:]]
+    except BuildError as error:
+        errors[slug] = str(error)
+heavy = sorted({"torch", "sympy", "matplotlib"} & set(sys.modules))
+print(json.dumps({"values": values, "errors": errors, "heavy": heavy}))
+"""
+
+ASK_KEYS = """
+import json
+from sitekit.run import cache_key
+from snippets.catalogue import CATALOGUE
+print(json.dumps({slug: cache_key(row) for slug, row in CATALOGUE.items()}))
+"""
+
+
+@dataclass
+class Answer:
+    """What asking for results gave: values and errors by slug, heavy modules imported, printed lines."""
+
+    values: dict[str, list[Any]]
+    errors: dict[str, str]
+    heavy: list[str]
+    printed: list[str]
+
+
+class SmallAtlas:
+    """The files of a small atlas, and commands to run there."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def write(self, path: str, text: str) -> None:
+        """Write a file of the atlas."""
+        file = self.root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+
+    def replace(self, path: str, old: str, new: str) -> None:
+        """Change the one place of a file where `old` stands."""
+        text = (self.root / path).read_text(encoding="utf-8")
+        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {path}"
+        self.write(path, text.replace(old, new))
+
+    def python(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run Python in the atlas, away from the real one."""
+        environment = os.environ | {"PYTHONPATH": str(self.root), "OMP_NUM_THREADS": "1"}
+        environment |= {"NO_MKDOCS_2_WARNING": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        command = [sys.executable, *arguments]
+        return subprocess.run(
+            command, cwd=self.root, env=environment, capture_output=True, text=True, timeout=300
+        )
+
+    def results(self, *expressions: str) -> Answer:
+        """Ask for the results of all mechanisms as the mkdocs process does.
+
+        Returns the values of `expressions` in the results `r` and the errors by slug, and what was printed.
+        """
+        done = self.python("-c", ASK, *expressions)
+        assert done.returncode == 0, done.stderr
+        return Answer(**json.loads(done.stdout), printed=done.stderr.splitlines())
+
+    def keys(self) -> dict[str, str]:
+        """Return the cache key of each mechanism."""
+        done = self.python("-c", ASK_KEYS)
+        assert done.returncode == 0, done.stderr
+        found: dict[str, str] = json.loads(done.stdout)
+        return found
+
+    def build(self, language: str = "en") -> "subprocess.CompletedProcess[str]":
+        """Build one language strictly."""
+        return self.python("-m", "mkdocs", "build", "--strict", "-q", "-f", f"mkdocs.{language}.yml")
+
+
+def create(root: Path) -> SmallAtlas:
+    """Write a small atlas into an empty folder."""
+    atlas = SmallAtlas(root)
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "sitekit", root / "sitekit", ignore=ignored)
+    shutil.copy(ROOT / "mkdocs.base.yml", root)
+    real = (ROOT / CATALOGUE).read_text(encoding="utf-8")
+    files = {
+        CATALOGUE: real[: real.index("CATALOGUE = _by_slug(")] + ROWS,
+        STYLE: (ROOT / STYLE).read_text(encoding="utf-8"),
+        FIGURE: FIGURE_CODE,
+        "snippets/attention_domain/channel/senet.py": (
+            ROOT / "snippets/attention_domain/channel/senet.py"
+        ).read_text(encoding="utf-8"),
+        TOY: TOY_CODE,
+        "snippets/weight_assignment/hard/helper.py": "THRESHOLD = 0\n",
+        PLAIN: PLAIN_CODE,
+        "docs/references.bib": BIBLIOGRAPHY,
+        "docs/proofs.json": PROOFS,
+        "theme/main.html": '<html lang="{{ config.extra.language }}"><body>{{ page.content }}</body></html>',
+        "mkdocs.en.yml": CONFIG.format(language="en", prefix=""),
+        "mkdocs.zh.yml": CONFIG.format(language="zh", prefix="zh/"),
+    }
+    for path, text in {**files, **{f"docs/{page}": text for page, text in PAGES.items()}}.items():
+        atlas.write(path, text)
+    return atlas

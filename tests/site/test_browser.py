@@ -1,0 +1,193 @@
+"""The site in a real Chromium: every page in both languages and colour schemes, and what readers do on it."""
+
+import gzip
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, Page, Response, expect, sync_playwright
+
+from snippets.catalogue import CATALOGUE
+from tests.conftest import ROOT
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
+PAGES = sorted(
+    file.relative_to(ROOT / "docs" / "en").with_suffix("").as_posix()
+    for suffix in ("*.md", "*.py")
+    for file in (ROOT / "docs" / "en").rglob(suffix)
+)
+LANGUAGES = {"en": "", "zh": "zh/"}
+PHONE = {"width": 390, "height": 844}
+MECHANISM = "attention-domain/channel/senet/"
+FIRST_VISIT_LIMIT = 300_000
+
+pytestmark = [
+    pytest.mark.xdist_group("browser"),
+    pytest.mark.skipif(
+        CHROMIUM is None and "CI" not in os.environ,
+        reason="no Chromium found: install one to test the site in it",
+    ),
+]
+
+
+def url(page: str) -> str:
+    """Address of a page below the root of its language."""
+    return "" if page == "index" else page.removesuffix("/index").removesuffix("index") + "/"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        options = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+
+
+@pytest.fixture
+def context(browser: Browser, address: str) -> Iterator[BrowserContext]:
+    with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
+        context.grant_permissions(["clipboard-read", "clipboard-write"], origin=address)
+        yield context
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Page:
+    return context.new_page()
+
+
+def serious(page: Page) -> list[str]:
+    """What axe finds serious or critical."""
+    violations = Axe().run(page).response["violations"]
+    return [
+        f"{found['id']}: {node['target']} {node['failureSummary']}"
+        for found in violations
+        if found["impact"] in ("serious", "critical")
+        for node in found["nodes"]
+    ]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("name", PAGES)
+def test_page_is_sound(browser: Browser, address: str, name: str, language: str) -> None:
+    with browser.new_context(viewport=PHONE) as context:
+        page = context.new_page()
+        errors: list[str] = []
+        foreign: list[str] = []
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("request", lambda r: None if r.url.startswith((address, "data:")) else foreign.append(r.url))
+        response = page.goto(address + LANGUAGES[language] + url(name))
+        assert response
+        assert response.ok
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+            shown = page.locator("body").get_attribute("data-md-color-scheme")
+            assert shown == {"light": "default", "dark": "slate"}[scheme]
+            assert serious(page) == [], scheme
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+        assert not errors
+        assert not foreign
+
+
+@pytest.mark.parametrize("slug", CATALOGUE)
+def test_copied_module_is_the_file_and_runs(page: Page, address: str, slug: str, tmp_path: Path) -> None:
+    path = CATALOGUE[slug].path
+    page.goto(address + path.replace("_", "-") + "/")
+    block = page.locator("div.highlight", has=page.get_by_text(f"{slug}.py", exact=True)).first
+    block.hover()
+    block.locator("button[data-clipboard-target], button.md-clipboard, .md-code__button").first.click()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied.strip() == (ROOT / "snippets" / f"{path}.py").read_text(encoding="utf-8").strip()
+    file = tmp_path / f"{slug}.py"
+    file.write_text(copied, encoding="utf-8")
+    run = subprocess.run([sys.executable, "-I", file], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip()
+
+
+def test_download_is_the_file(page: Page, address: str) -> None:
+    page.goto(address + "zh/" + MECHANISM)
+    with page.expect_download() as download:
+        page.locator("a[download]").first.click()
+    assert (
+        Path(download.value.path()).read_bytes()
+        == (ROOT / "snippets/attention_domain/channel/senet.py").read_bytes()
+    )
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_language_switch_stays_on_the_page(page: Page, address: str, name: str) -> None:
+    page.goto(address + url(name))
+    page.locator("a[hreflang=zh-Hans]:visible").first.click()
+    page.wait_for_url(address + "zh/" + url(name))
+    page.locator("a[hreflang=en]:visible").first.click()
+    page.wait_for_url(address + url(name))
+
+
+def test_colour_scheme_survives_the_language_switch(page: Page, address: str) -> None:
+    page.emulate_media(color_scheme="light")
+    page.goto(address + MECHANISM)
+    for _ in range(2):
+        page.locator("label[for^=__palette]:visible").first.click()
+    assert page.locator("body").get_attribute("data-md-color-scheme") == "slate"
+    page.locator("a[hreflang=zh-Hans]:visible").first.click()
+    page.wait_for_url(address + "zh/" + MECHANISM)
+    expect(page.locator("body")).to_have_attribute("data-md-color-scheme", "slate")
+
+
+@pytest.mark.parametrize(
+    ("language", "query", "found"),
+    [
+        ("en", "squeeze", MECHANISM),
+        ("en", "Att-BLSTM", "weight-assignment/soft/blstm-attention/"),
+        ("en", "NLNet", "attention-domain/spatial/non-local/"),
+        ("zh", "squeeze", MECHANISM),
+        ("zh", "通道", MECHANISM),
+        ("zh", "点积", "foundations/query-key-value/"),
+        ("zh", "多头自注意力", "weight-assignment/self-attention/multi-head/"),
+    ],
+)
+def test_search_finds(page: Page, address: str, language: str, query: str, found: str) -> None:
+    root = address + LANGUAGES[language]
+    page.goto(root)
+    page.keyboard.press("/")
+    page.keyboard.insert_text(query)
+    expect(page.locator(f'.md-search-result__link[href*="{root}{found}"]').first).to_be_attached()
+
+
+def test_comparison_sorts_and_filters(page: Page, address: str) -> None:
+    page.goto(address + "comparison/")
+    rows = page.locator(".md-content table tbody tr:visible")
+    expect(rows).to_have_count(len(CATALOGUE))
+    heading = page.get_by_role("button", name="Year")
+    heading.click()
+    years = [int(year) for year in page.locator("td[data-label=Year]").all_inner_texts()]
+    assert years == sorted(years)
+    heading.click()
+    assert [int(year) for year in page.locator("td[data-label=Year]").all_inner_texts()] == sorted(years)[
+        ::-1
+    ]
+    page.locator(".atlas-filter input").fill("squeeze")
+    expect(rows).to_have_count(1)
+
+
+def test_comparison_is_a_plain_table_without_javascript(browser: Browser, address: str) -> None:
+    with browser.new_context(java_script_enabled=False) as context:
+        page = context.new_page()
+        page.goto(address + "comparison/")
+        expect(page.locator(".md-content table tbody tr:visible")).to_have_count(len(CATALOGUE))
+        expect(page.locator(".atlas-filter input:visible")).to_have_count(0)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_first_visit_is_light(context: BrowserContext, address: str, language: str) -> None:
+    page = context.new_page()
+    responses: list[Response] = []
+    page.on("response", responses.append)
+    page.goto(address + LANGUAGES[language] + MECHANISM, wait_until="networkidle")
+    weight = sum(len(gzip.compress(response.body())) for response in responses if response.ok)
+    assert weight < FIRST_VISIT_LIMIT

@@ -1,0 +1,242 @@
+"""A diagram shows the steps of the running code, named and placed so that it can be read."""
+
+import importlib
+import inspect
+import re
+from itertools import combinations, pairwise
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sitekit.diagram import draw, trace
+from sitekit.diagram.geometry import Rect
+from sitekit.diagram.graph import Graph
+from sitekit.diagram.layout import Drawing
+from sitekit.diagram.names import Names
+from sitekit.diagram.svg import PHONE, describe, fitted
+from sitekit.errors import BuildError
+from snippets.attention_domain.channel import senet
+from snippets.catalogue import CATALOGUE
+
+IMAGE = {"B": 2, "C": 8, "H": 6, "W": 5, "r": 2}
+WORDS = {"B": 2, "T": 5, "E": 12, "heads": 3}
+
+
+class SharedGate(nn.Module):
+    """Two means through one network; a guard and a gate, so symbolic tracing gives up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 8))
+        self.gamma = nn.Parameter(torch.ones(1))
+
+    def attention(self, x: Tensor) -> Tensor:
+        return (self.mlp(x.mean((2, 3))) + self.mlp(x.amax((2, 3)))).sigmoid()[..., None, None]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] != 8:
+            raise ValueError("8 channels only")
+        return x + self.gamma * (self.attention(x) * x)
+
+
+class Heads(nn.Module):
+    """Multi-head attention by a kernel, over *inputs, in a loop that the data end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(12, 36)
+
+    def split(self, x: Tensor) -> Tensor:
+        return self.qkv(x).unflatten(-1, (3, 3, 4)).permute(2, 0, 3, 1, 4)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        x, mask = inputs
+        for _ in range(int(mask.sum() > 0)):
+            y = F.scaled_dot_product_attention(*self.split(x), mask[:, None, None])
+            x = x + y.transpose(1, 2).flatten(2)
+        return x
+
+
+class OwnWeights(Heads):
+    """The same, but the weights are formed; `forward` does not call `attention`."""
+
+    def attention(self, x: Tensor, mask: Tensor) -> Tensor:
+        return self.weights(*self.split(x)[:2], mask)
+
+    def weights(self, q: Tensor, k: Tensor, mask: Tensor) -> Tensor:
+        return (q @ k.mT / 4**0.5).masked_fill(~mask[:, None, None], -torch.inf).softmax(-1)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        q, k, v = self.split(x)
+        return x + (self.weights(q, k, mask) @ v).transpose(1, 2).flatten(2)
+
+
+def se() -> Graph:
+    return trace(*senet.example(), {"B": 2, "C": 64, "H": 14, "W": 10, "r": 16})
+
+
+def gate() -> Graph:
+    return trace(SharedGate().eval(), (torch.rand(2, 8, 6, 5),), IMAGE)
+
+
+def heads(module: type[Heads]) -> Graph:
+    inputs = torch.rand(2, 5, 12), torch.ones(2, 5, dtype=torch.bool)
+    return trace(module().eval(), inputs, WORDS)
+
+
+def mechanism(slug: str) -> Graph:
+    example = importlib.import_module(CATALOGUE[slug].module).example
+    return trace(
+        *example(), {name: one.default for name, one in inspect.signature(example).parameters.items()}
+    )
+
+
+GRAPHS = {
+    "shared": gate,
+    "fused": lambda: heads(Heads),
+    "weights": lambda: heads(OwnWeights),
+    **{slug: lambda slug=slug: mechanism(slug) for slug in CATALOGUE},
+}
+
+
+def labels(graph: Graph, lane: int | None = None, kind: str = "step") -> list[str]:
+    return [
+        step.label.replace("\u00a0", " ") for step in graph.steps if step.lane == lane and step.kind == kind
+    ]
+
+
+def test_se_shows_each_step_once_with_its_shape() -> None:
+    shown = [(step.label.replace("\u00a0", " "), step.shape) for step in se().steps]
+    assert shown == [
+        ("x", "(B, C, H, W)"),
+        ("mean over H, W", "(B, C)"),
+        ("Linear C → C/r", "(B, C/r)"),
+        ("ReLU", "(B, C/r)"),
+        ("Linear C/r → C", "(B, C)"),
+        ("sigmoid", "(B, C)"),
+        ("× (broadcast)", "(B, C, H, W)"),
+        ("f(g(x), x)", "(B, C, H, W)"),
+    ]
+
+
+def test_se_is_g_up_to_the_gates_and_f_after_them() -> None:
+    graph = se()
+    assert graph.lanes == ["g(x)"]
+    assert labels(graph, lane=0) == ["mean over H, W", "Linear C → C/r", "ReLU", "Linear C/r → C", "sigmoid"]
+    assert labels(graph) == ["× (broadcast)"]
+    assert [step.label.split()[0] for step in graph.steps if step.learned] == ["Linear", "Linear"]
+
+
+def test_a_layer_called_twice_is_called_shared() -> None:
+    assert labels(gate(), lane=0).count("Linear C → C/r, shared") == 2
+    assert labels(gate()) == ["× (broadcast)", "× γ", "+ residual"]
+
+
+def test_what_symbolic_tracing_refuses_is_drawn_all_the_same() -> None:
+    with pytest.raises(torch.fx.proxy.TraceError):
+        torch.fx.symbolic_trace(SharedGate())
+    assert labels(heads(Heads), kind="input") == ["inputs 1", "inputs 2"]
+    assert "qkv: Linear E → 3E" in labels(heads(Heads))
+
+
+def test_a_kernel_that_weighs_and_sums_is_g_and_f_at_once() -> None:
+    graph = heads(Heads)
+    assert graph.lanes == ["g and f"]
+    assert labels(graph, lane=0) == ["scaled dot-product attention"]
+    assert graph.steps[3].shape == "(B, heads, T, E/heads)"
+
+
+def test_weights_that_forward_computes_itself_are_found_by_value() -> None:
+    graph = heads(OwnWeights)
+    assert graph.lanes == ["g(x)"]
+    assert labels(graph, lane=0) == ["matmul", "÷ √(E/heads)", "−∞ where masked", "softmax over keys"]
+    assert labels(graph) == ["qkv: Linear E → 3E", "matmul", "+ residual"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "text"),
+    [
+        ((2, 8, 6, 5), "(B, C, H, W)"),
+        ((2, 30, 30), "(B, N, N)"),
+        ((2, 2, 6, 5), "(B, 2, H, W)"),
+        ((2, 4, 16, 24), "(B, C/2, 2C, 3C)"),
+        ((16, 1, 7, 20), "(2C, 1, 7, 4W)"),
+    ],
+)
+def test_sizes_have_the_names_of_the_formulas(shape: tuple[int, ...], text: str) -> None:
+    names = Names({"B": 2, "C": 8, "H": 6, "W": 5})
+    assert names.shape(shape) == text
+    assert names.note([text]) == ("N = HW" if "N" in text else None)
+
+
+@pytest.mark.parametrize("graph", GRAPHS.values(), ids=GRAPHS)
+def test_boxes_keep_apart_and_lines_keep_off_them(graph) -> None:
+    graph = graph()
+    _, drawing = fitted(graph)
+    assert set(drawing.steps) == set(range(len(graph.steps)))
+    for one, two in combinations(drawing.steps.values(), 2):
+        assert not overlap(one, two)
+    for lane, frame in drawing.lanes.items():
+        inside = {index for index, rect in drawing.steps.items() if overlap(frame, rect)}
+        assert inside == {index for index, step in enumerate(graph.steps) if step.lane == lane}
+    assert not crossed(drawing)
+    assert {line.target for line in drawing.lines} - {None} == {
+        i for i, s in enumerate(graph.steps) if s.inputs
+    }
+    assert all(x == u or y == v for line in drawing.lines for (x, y), (u, v) in pairwise(line.points))
+
+
+@pytest.mark.parametrize("graph", GRAPHS.values(), ids=GRAPHS)
+def test_a_diagram_has_few_boxes(graph) -> None:
+    assert 3 <= len(graph().steps) <= 30
+
+
+def overlap(one: Rect, two: Rect, slack: float = 0.5) -> bool:
+    across = one.x + slack < two.right and two.x + slack < one.right
+    return across and one.y + slack < two.bottom and two.y + slack < one.bottom
+
+
+def crossed(drawing: Drawing) -> list[int]:
+    segments = [pair for line in drawing.lines for pair in pairwise(line.points)]
+    spans = [Rect(min(x, u), min(y, v), abs(x - u), abs(y - v)) for (x, y), (u, v) in segments]
+    return [i for i, rect in drawing.steps.items() if any(overlap(rect, wide(span), 1.5) for span in spans)]
+
+
+def wide(span: Rect) -> Rect:
+    return Rect(span.x - 1, span.y - 1, span.width + 2, span.height + 2)
+
+
+def test_the_svg_is_the_same_each_time_and_needs_nothing_else() -> None:
+    arguments = (*senet.example(), {"B": 2, "C": 64, "H": 14, "W": 10, "r": 16})
+    svg = draw(*arguments)
+    assert svg == draw(*arguments)
+    assert not re.search(r"<script|\sid=|url\(|href=|#[0-9a-f]{3}|\n", svg)
+    assert 'role="img"' in svg
+    assert "<title>Dataflow of SEBlock</title>" in svg
+    assert f"<desc>{describe(se())}</desc>" in svg
+    assert set(re.findall(r"(?:fill|stroke):([^;}]+)", svg)) <= {
+        "none",
+        *re.findall(r"var\(--md-[a-z-]+\)", svg),
+    }
+    assert int(re.findall(r'<svg[^>]* width="(\d+)"', svg)[0]) <= PHONE
+
+
+def test_the_description_lists_the_steps() -> None:
+    assert describe(se()) == (
+        "From x (B, C, H, W): in g(x): mean over H, W, Linear C → C/r, ReLU, Linear C/r → C, sigmoid;"
+        " then outside it: × (broadcast); the result is (B, C, H, W)."
+    )
+
+
+class Unrelated(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.zeros(3)
+
+
+def test_what_cannot_be_drawn_stops_the_build() -> None:
+    with pytest.raises(BuildError, match="cannot be followed back to an input"):
+        draw(Unrelated(), (torch.rand(2),), {})
+    with pytest.raises(BuildError, match="SharedGate: ValueError: 8 channels only"):
+        draw(SharedGate(), (torch.rand(2, 7, 6, 5),), IMAGE)

@@ -1,0 +1,284 @@
+"""The custom fences: what the parts of a page show, where their links lead, what they refuse."""
+
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from bs4 import BeautifulSoup, Tag
+from playwright.sync_api import sync_playwright
+
+from sitekit import labels
+from tests.site import small_atlas
+from tests.site.small_atlas import ROOT, SmallAtlas
+
+FENCES = {
+    "card": "senet",
+    "figure": "senet",
+    "diagram": "senet",
+    "cost": "senet",
+    "proofs": "senet\ntest_halves: Zero weights *halve* the input: $\\sigma(0) < 1$\ntest_counts: ResNet-50",
+    "bibtex": "b2020",
+    "members": "channel",
+    "comparison": "",
+    "neighbours": "senet",
+}
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def fence(name: str, body: str) -> str:
+    return f"```{name}\n{body}\n```\n\n"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> SmallAtlas:
+    """A small atlas, strictly built in both languages, with a page `deep/all.md` of all fences."""
+    atlas = small_atlas.create(tmp_path_factory.mktemp("site"))
+    page = "# All\n\n" + "".join(fence(name, body) for name, body in FENCES.items())
+    for language in ("en", "zh"):
+        atlas.write(f"docs/{language}/deep/all.md", page)
+        built = atlas.build(language)
+        assert built.returncode == 0, built.stderr
+    return atlas
+
+
+def page(site: SmallAtlas, path: str = "deep/all") -> BeautifulSoup:
+    return BeautifulSoup(
+        (site.root / "site" / path / "index.html").read_text(encoding="utf-8"), "html.parser"
+    )
+
+
+def part(site: SmallAtlas, name: str, path: str = "deep/all") -> Tag:
+    found = page(site, path).select_one(f".atlas-{name}")
+    assert found is not None
+    return found
+
+
+def entries(card: Tag) -> dict[str, Tag]:
+    return {
+        item.dt.get_text(): item.dd for item in card.find_all("div", recursive=False) if item.dt and item.dd
+    }
+
+
+def table(of: Tag) -> list[list[str]]:
+    return [
+        [cell.get_text(" ", strip=True) for cell in row.find_all(["th", "td"])] for row in of.select("tr")
+    ]
+
+
+def links(of: Tag) -> list[tuple[str, str]]:
+    return [(link.get_text(), str(link["href"])) for link in of.find_all("a")]
+
+
+def test_card(site: SmallAtlas) -> None:
+    card = entries(part(site, "card"))
+    texts = {name: value.get_text() for name, value in card.items()}
+    assert texts["Weights"] == "soft"
+    assert links(card["Domain"]) == [("channel", "../../attention-domain/channel/")]
+    assert links(card["Paper"]) == [("Hu et al., 2018", "https://arxiv.org/abs/1709.01507")]
+    assert texts["Year"] == "2018"
+    assert texts["Shapes"] == "(B, C, H, W) → (B, C, H, W)"
+    assert texts["Shape of g(x)"] == "(B, C, 1, 1)"
+    assert all(card[name].math for name in ("Parameters", "Multiply-adds", "Complexity"))
+    assert "N=HW" in texts["Complexity"]
+    assert texts["Also called"] == "SE, squeeze-and-excitation, 挤压与激励"
+    assert texts["Run"] == "python -m snippets run senet"
+
+
+def test_card_in_chinese(site: SmallAtlas) -> None:
+    card = entries(part(site, "card", "zh/deep/all"))
+    texts = {name: value.get_text() for name, value in card.items()}
+    assert texts["权重"] == "软注意力"
+    assert links(card["作用域"]) == [("通道", "../../attention-domain/channel/")]
+    assert texts["论文"] == "Hu 等，2018"
+    assert texts["别名"] == "SE、squeeze-and-excitation、挤压与激励"
+    assert not {"Weights", "Domain", "Paper", "Parameters"} & set(texts)
+
+
+@pytest.mark.parametrize("prefix", ["", "zh/"])
+def test_every_link_of_every_part_leads_somewhere(site: SmallAtlas, prefix: str) -> None:
+    """From a page two folders deep; the downloads are the files themselves."""
+    base = site.root / "site" / prefix / "deep/all"
+    targets = [
+        href for _, href in links(page(site, f"{prefix}deep/all")) if not href.startswith(("https:", "#"))
+    ]
+    assert len(targets) > 8
+    for target in targets:
+        file = base / target.partition("#")[0]
+        assert (file / "index.html" if file.is_dir() else file).is_file(), target
+    download = base / next(target for target in targets if target.endswith(".py"))
+    assert download.read_text() == (ROOT / "snippets/attention_domain/channel/senet.py").read_text()
+
+
+def test_cost(site: SmallAtlas) -> None:
+    head, formulas, *rows = table(part(site, "cost"))
+    assert head == ["Sizes", "Parameters", "Multiply-adds", "Attention weights"]
+    assert formulas[3] == "(B, C, 1, 1)"
+    assert rows[0] == ["B = 2, C = 64, H = 14, W = 10 (example)", "580", "1,024", "128"]
+    assert rows[-1] == ["B = 1, C = 512, H = 28, W = 28", "33,312", "32,768", "512"]
+    note = part(site, "cost").get_text()
+    assert "In every row: r = 16." in note
+    assert "softmax, normalisation and element-wise operations are not counted" in note
+    assert "不计池化" in part(site, "cost", "zh/deep/all").get_text()
+
+
+def test_proofs(site: SmallAtlas) -> None:
+    proofs = part(site, "proofs")
+    head, first, second = table(proofs)
+    assert head == ["Statement", "Test", "Measured"]
+    assert first[1:] == ["test_halves", "max |Δ| = 0"]
+    assert second == ["ResNet-50", "test_counts", "28,071,976"]
+    assert proofs.em is not None
+    assert proofs.em.text == "halve"
+    assert proofs.math is not None
+    assert "torch 2.13.0 on 2026-11-21 by tests/attention_domain/channel/test_senet.py" in proofs.get_text()
+    assert links(proofs) == [("How it is proved", "../../how-it-is-proved/")]
+
+
+def test_figure_and_diagram(site: SmallAtlas) -> None:
+    svg = part(site, "figure").svg
+    assert svg is not None
+    assert svg["role"] == "img"
+    assert str(svg["aria-label"]).startswith("SENet: figure")
+    zh = part(site, "figure", "zh/deep/all").svg
+    assert zh is not None
+    assert str(zh["aria-label"]).startswith("SENet：")
+    assert part(site, "diagram").svg is not None
+
+
+def test_bibtex(site: SmallAtlas) -> None:
+    entry = part(site, "bibtex").select_one("pre > code")
+    assert entry is not None
+    assert entry.text.startswith("@article{b2020,\n")
+    assert "title   = {A < B}," in entry.text
+
+
+def test_members(site: SmallAtlas) -> None:
+    head, senet, toy = table(part(site, "members"))
+    assert head[:4] == ["Mechanism", "Weights", "Year", "Shape of g(x)"]
+    assert senet[:3] == ["SENet Scales each map.", "soft", "2018"]
+    assert toy[1:5] == ["hard", "2020", "(B, C, 1, 1)", "none"]
+    zh = part(site, "members", "zh/deep/all")
+    assert table(zh)[2][0] == "玩具 保留或丢弃一个通道。"
+    assert zh.select_one("th .math, th math") is not None  # the formula of the summary
+
+
+def test_neighbours(site: SmallAtlas) -> None:
+    groups = {name: links(value) for name, value in entries(part(site, "neighbours").dl or Tag()).items()}
+    toy = [("Toy", "../../weight-assignment/hard/toy/")]
+    assert groups == {"Related": toy, "Other channel attention": toy}
+
+
+def test_matrix(site: SmallAtlas) -> None:
+    matrix = part(site, "matrix", "")
+    head, *rows = table(matrix)
+    assert head == ["", "soft", "hard", "self"]
+    cells = {row[0]: row[1:] for row in rows}
+    assert cells["channel"] == ["SENet", "Toy", "– no mechanism"]
+    assert len(cells) == 7
+    empty = matrix.select_one("td.atlas-empty span")
+    assert empty is not None
+    assert empty["aria-hidden"] == "true"
+    assert links(matrix)[-1] == ("Plain", "foundations/plain/")
+    assert links(part(site, "matrix", "zh"))[-1] == ("平均", "foundations/plain/")
+
+
+def test_comparison_is_a_plain_table(site: SmallAtlas) -> None:
+    comparison = part(site, "comparison")
+    rows = table(comparison)[1:]
+    assert [row[:4] for row in rows] == [
+        ["SENet", "soft", "channel", "2018"],
+        ["Toy", "hard", "channel", "2020"],
+        ["Plain", "Foundations", "Foundations", "2020"],
+    ]
+    assert rows[2][6:] == ["512", "524 k", "B = 1, T = 1024, E = 512"]
+    assert not comparison.select("button, input, select")
+    assert [cell["data-sort"] for cell in comparison.select("td[data-sort]")][-1] == "524288"
+
+
+def test_bibliography(site: SmallAtlas) -> None:
+    assert page(site, "bibliography").select_one("#ref-hu2018senet") is not None
+
+
+REFUSED = [
+    ("card", "senett", "unknown mechanism 'senett'; did you mean 'senet'?"),
+    ("figure", "toy", "figure of toy: figures/weight_assignment/hard/toy.py is missing"),
+    ("members", "chanel", "unknown value of an axis 'chanel'; did you mean 'channel'?"),
+    ("bibtex", "b2021", "unknown citation key 'b2021'; did you mean 'b2020'?"),
+    ("proofs", "senet\ntest_halve: x", "unknown proof of senet 'test_halve'; did you mean 'test_halves'?"),
+    ("proofs", "senet\ntest_halves", "expected 'test_name: statement', not 'test_halves'"),
+    ("proofs", "toy", "docs/proofs.json holds no proofs of toy"),
+]
+
+
+@pytest.mark.parametrize(("name", "body", "message"), REFUSED)
+def test_a_mistake_stops_the_build_in_words(
+    site: SmallAtlas, tmp_path: Path, name: str, body: str, message: str
+) -> None:
+    atlas = SmallAtlas(tmp_path / "atlas")
+    shutil.copytree(site.root, atlas.root)
+    atlas.write("docs/en/mistake.md", "# Mistake\n\n" + fence(name, body))
+    built = atlas.build()
+    assert built.returncode != 0
+    assert message in built.stderr
+    assert "Traceback" not in built.stderr
+    assert re.search(r"docs/en/mistake\.md:\d+", built.stderr)
+
+
+def test_labels_differ_between_the_languages() -> None:
+    for key, (en, zh) in labels._WORDS.items():
+        assert en != zh, key
+        assert re.search("[\u4e00-\u9fff]", zh) or "{" in zh, key
+        assert set(re.findall(r"{\w+}", en)) == set(re.findall(r"{\w+}", zh)), key
+
+
+@pytest.fixture(scope="module")
+def address(site: SmallAtlas) -> Iterator[str]:
+    handler = partial(SimpleHTTPRequestHandler, directory=str(site.root / "site"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found")
+def test_comparison_sorts_and_filters(address: str) -> None:
+    script = ROOT / "overrides/assets/javascripts/comparison.js"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        tab = browser.new_page()
+        errors: list[str] = []
+        tab.on("pageerror", lambda error: errors.append(str(error)))
+        tab.goto(f"{address}/deep/all/")
+        tab.add_script_tag(path=script)
+        table = tab.locator(".atlas-comparison table")
+
+        def shown() -> list[str]:
+            return table.locator("tbody tr:visible th").all_inner_texts()
+
+        assert shown() == ["SENet", "Toy", "Plain"]
+        parameters = table.get_by_role("columnheader", name="Parameters", exact=True)
+        parameters.get_by_role("button").click()
+        assert shown() == ["Toy", "Plain", "SENet"]
+        assert parameters.get_attribute("aria-sort") == "ascending"
+        parameters.get_by_role("button").press("Enter")
+        assert shown() == ["SENet", "Plain", "Toy"]
+        assert parameters.get_attribute("aria-sort") == "descending"
+        table.get_by_role("columnheader", name="Mechanism").get_by_role("button").click()
+        assert parameters.get_attribute("aria-sort") is None
+        assert shown() == ["Plain", "SENet", "Toy"]
+
+        tab.get_by_label("Weights").select_option("soft")
+        assert shown() == ["SENet"]
+        assert tab.locator(".atlas-filter output").inner_text() == "1 of 3 shown"
+        tab.get_by_label("Weights").select_option("")
+        tab.get_by_label("Filter by name").fill("激励")
+        assert shown() == ["SENet"]
+        tab.get_by_label("Filter by name").fill("nothing")
+        assert shown() == []
+        assert errors == []
+        browser.close()
