@@ -57,7 +57,7 @@ _WORDS = {
         "Measured with torch {torch} on {date} by",
         "以 torch {torch} 于 {date} 实测，测试文件：",
     ),
-    "how": ("How it is proved", "如何验证"),
+    "how": ("How it is proved", "如何证明"),
     # matrix
     "none here": ("no mechanism", "无"),
     # comparison

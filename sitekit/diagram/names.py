@@ -9,22 +9,32 @@ RATIOS = {"r", "reduction", "ratio"}
 """Symbols that divide a size and are never one themselves."""
 
 
+COUNTS = {"G", "K", "M"}
+"""Capital letters that count parts, and so may divide a size; small letters may, too."""
+
+
 class Names:
     """The symbols of one example."""
 
     def __init__(self, sizes: dict[str, int]) -> None:
-        self.sizes = {symbol: size for symbol, size in sizes.items() if isinstance(size, int)}
+        self.sizes = {symbol: size for symbol, size in sizes.items() if type(size) is int and size > 0}
         self.batch = self.sizes.get("B")
+        self.axis = {symbol: size for symbol, size in self.sizes.items() if symbol not in RATIOS | {"B"}}
+        if {"H", "W"} <= self.axis.keys() and "N" not in self.axis:
+            self.axis["N"] = self.axis["H"] * self.axis["W"]
 
     def shape(self, shape: Sequence[int]) -> str:
         """Return the shape in symbols. Only the first axis of size B is the batch."""
         return "(" + ", ".join(self.axes(shape)) + ")"
 
     def axes(self, shape: Sequence[int]) -> list[str]:
-        """Return the name of each axis."""
+        """Return the name of each axis. The batch may be merged with what comes after it, as in B·heads."""
+        merged = (
+            {self.batch * size: f"B·{symbol}" for symbol, size in self.axis.items()} if self.batch else {}
+        )
+        if shape and shape[0] in merged and shape[0] not in self.axis.values():
+            return [merged[shape[0]], *map(self.size, shape[1:])]
         batch = next((axis for axis, size in enumerate(shape) if size == self.batch), None)
-        if batch is not None and self.size(shape[0]).count("B") and shape[0] != self.batch:
-            batch = None
         return ["B" if axis == batch else self.size(size) for axis, size in enumerate(shape)]
 
     def size(self, size: int) -> str:
@@ -33,10 +43,8 @@ class Names:
 
     def note(self, shapes: Sequence[str]) -> str | None:
         """Return what N stands for if one of these shapes uses it."""
-        used = (
-            any(re.search(r"(?<![A-Za-z])N(?![A-Za-z])", text) for text in shapes) and "N" not in self.sizes
-        )
-        return "N = HW" if used else None
+        used = any(re.search(r"(?<![A-Za-z])N(?![A-Za-z])", text) for text in shapes)
+        return "N = HW" if used and "N" not in self.sizes else None
 
     @cached_property
     def _known(self) -> dict[int, str]:
@@ -47,27 +55,19 @@ class Names:
 
     def _expressions(self) -> Iterator[tuple[int, str]]:
         """Size and text of every expression in use, the plainest first."""
-        axes = {symbol: size for symbol, size in self.sizes.items() if symbol not in RATIOS | {"B"}}
-        wide = {symbol: size for symbol, size in axes.items() if symbol[0].isupper()}
-        pixels = {"N": axes["H"] * axes["W"]} if {"H", "W"} <= axes.keys() and "N" not in self.sizes else {}
-        for symbol, size in {**axes, **pixels}.items():
+        wide = {symbol: size for symbol, size in self.axis.items() if symbol[0].isupper()}
+        parts = {symbol: size for symbol, size in self.sizes.items() if symbol.islower() or symbol in COUNTS}
+        for symbol, size in self.axis.items():
             yield size, symbol
-        for divisor, by in sorted(self.sizes.items(), key=lambda item: item[0].isupper()):
+        for divisor, by in {**parts, "2": 2, "4": 4, "8": 8}.items():
             for symbol, size in wide.items():
-                if divisor not in ("B", symbol) and size % by == 0 and size // by > 3:
+                if divisor != symbol and size % by == 0 and size // by > 3:
                     yield size // by, f"{symbol}/{divisor}"
-        for factor in (2, 4, 8):
-            for symbol, size in {**wide, **pixels}.items():
-                if size % factor == 0 and size // factor > 3:
-                    yield size // factor, f"{symbol}/{factor}"
         for factor in (2, 3, 4):
             for symbol, size in wide.items():
                 yield factor * size, f"{factor}{symbol}"
-        for (one, size), (other, by) in combinations({**axes, **pixels}.items(), 2):
+        for (one, size), (other, by) in combinations(self.axis.items(), 2):
             yield size * by, f"{one}·{other}"
         for one, other in combinations(wide, 2):
             yield wide[one] + wide[other], f"{one}+{other}"
             yield wide[one] + wide[other] - 1, f"{one}+{other}−1"
-        if self.batch:
-            for symbol, size in {**axes, **pixels}.items():
-                yield self.batch * size, f"B·{symbol}"

@@ -15,10 +15,10 @@ from snippets.catalogue import Mechanism
 def card(mechanism: Mechanism, results: Results, language: str) -> str:
     """Return the card as a description list."""
     items = (
-        element("div", element("dt", escape(word(key, language))) + element("dd", content))
+        element("dt", escape(word(key, language))) + element("dd", content)
         for key, content in _items(mechanism, results, language)
     )
-    return element("dl", "".join(items), class_="atlas-card", data_tree="")
+    return element("div", element("dl", "".join(items)), class_="atlas-card", data_tree="")
 
 
 def _items(mechanism: Mechanism, results: Results, language: str) -> Iterator[tuple[str, str]]:

@@ -51,9 +51,13 @@ def _row(mechanism: Mechanism, language: str) -> str:
         element("td", str(citations.year(mechanism.citation))),
         element("td", parameters(found, language)),
         element("td", formula(mechanism.complexity)),
-        element("td", counted(largest.parameters), data_sort=str(largest.parameters)),
-        element("td", counted(largest.macs), data_sort=str(largest.macs)),
+        _count(largest.parameters),
+        _count(largest.macs),
         element("td", escape(sizes(largest.sizes))),
     )
     names = " ".join([mechanism.slug, mechanism.title, *mechanism.aliases])
     return element("tr", "".join(cells), data_names=names)
+
+
+def _count(count: int) -> str:
+    return element("td", counted(count), class_="number", data_sort=str(count))

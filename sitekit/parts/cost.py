@@ -5,7 +5,7 @@ from html import escape
 
 from sitekit.labels import word
 from sitekit.parts.card import parameters
-from sitekit.parts.html import code, element, formula, row, table
+from sitekit.parts.html import code, element, formula, table
 from sitekit.parts.numbers import counted
 from sitekit.results import Results
 
@@ -24,21 +24,19 @@ def cost(results: Results, language: str) -> str:
         formula(results.macs_tex),
         ", ".join(code(shape) for shape in results.attention),
     ]
-    rows = [row(symbols, columns)]
+    rows = [symbols]
     for number, at in enumerate(results.rows):
         label = sizes({name: size for name, size in at.sizes.items() if name in varied or not varied})
         if number == 0:
             label += f" ({word('example', language)})"
-        rows.append(
-            row([escape(label), counted(at.parameters), counted(at.macs), counted(at.weights)], columns)
-        )
+        rows.append([escape(label), counted(at.parameters), counted(at.macs), counted(at.weights)])
     fixed = {name: size for name, size in results.rows[0].sizes.items() if name not in varied}
     notes = [word("counted", language)]
     if fixed and varied:
         notes.insert(0, word("fixed", language, sizes=sizes(fixed)))
     space = "" if language == "zh" else " "
     note = element("p", escape(space.join(notes)), class_="atlas-note")
-    return element("div", table(columns, rows) + note, class_="atlas-cost", data_tree="")
+    return element("div", table(columns, rows, class_="number") + note, class_="atlas-cost", data_tree="")
 
 
 def sizes(choice: Mapping[str, int]) -> str:

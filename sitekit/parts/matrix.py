@@ -2,7 +2,7 @@
 
 from html import escape
 
-from sitekit.labels import axis_value, word
+from sitekit.labels import word
 from sitekit.pages import FOUNDATIONS, exists
 from sitekit.parts.html import element, link
 from sitekit.parts.refer import to_mechanism, to_overview
@@ -27,13 +27,10 @@ def matrix(language: str) -> str:
 
 def _cell(weights: Weights, domain: Domain, language: str) -> str:
     found = [row for row in CATALOGUE.values() if (row.weights, row.domain) == (weights, domain)]
-    label = axis_value(weights, language)
     if not found:
-        dash = element("span", "–", aria_hidden="true")
-        words = element("span", escape(word("none here", language)), class_="atlas-hidden")
-        return element("td", dash + words, class_="atlas-empty", data_label=label)
+        return element("td", "–", class_="atlas-empty", aria_label=word("none here", language))
     items = "".join(element("li", to_mechanism(row, language)) for row in found)
-    return element("td", element("ul", items), data_label=label)
+    return element("td", element("ul", items))
 
 
 def _foundations(language: str) -> str:

@@ -5,7 +5,7 @@ from html import escape
 from sitekit import citations, pages
 from sitekit.labels import word
 from sitekit.parts.card import parameters
-from sitekit.parts.html import code, element, formula, row, table
+from sitekit.parts.html import code, element, formula, table
 from sitekit.parts.inline import inline, without_links
 from sitekit.parts.refer import to_mechanism, to_overview
 from sitekit.parts.source import chosen
@@ -29,7 +29,7 @@ def members(source: str, language: str) -> str:
     if value is None:
         keys.remove(other)
     columns = [word(key, language) for key in keys]
-    rows = [row([_cell(key, mechanism, language) for key in keys], columns) for mechanism in found]
+    rows = ([_cell(key, mechanism, language) for key in keys] for mechanism in found)
     note = element("p", escape(word("symbols", language)), class_="atlas-note")
     return element("div", table(columns, rows) + note, class_="atlas-members", data_tree="")
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from html import escape
 
-from sitekit.labels import axis_value, separator, word
+from sitekit.labels import axis_value, word
 from sitekit.parts.html import element
 from sitekit.parts.refer import to_mechanism
 from sitekit.parts.source import mechanism as named
@@ -13,22 +13,18 @@ from snippets.catalogue import CATALOGUE, Mechanism
 def neighbours(mechanism: Mechanism, language: str) -> str:
     """Return the related mechanisms, then those of the same weights and domain, or the foundations."""
     groups = "".join(
-        element(
-            "div",
-            element("dt", escape(name))
-            + element("dd", separator(language).join(to_mechanism(row, language) for row in rows)),
-        )
+        element("p", escape(name)) + element("ul", "".join(_item(row, language) for row in rows))
         for name, rows in _groups(mechanism, language)
         if rows
     )
-    content = element("dl", groups)
-    return element(
-        "nav",
-        content,
-        class_="atlas-neighbours",
-        aria_label=word("neighbours", language),
-        data_tree="",
-    )
+    label = word("neighbours", language)
+    return element("nav", groups, class_="atlas-neighbours", aria_label=label, data_tree="")
+
+
+def _item(mechanism: Mechanism, language: str) -> str:
+    values = [axis_value(value, language) for value in (mechanism.weights, mechanism.domain) if value]
+    axes = escape(" × ".join(values) or word("foundations", language))
+    return element("li", f"{to_mechanism(mechanism, language)} {element('small', axes)}")
 
 
 def _groups(mechanism: Mechanism, language: str) -> Iterator[tuple[str, list[Mechanism]]]:

@@ -9,7 +9,7 @@ from sitekit import paths
 from sitekit.errors import fail
 from sitekit.labels import word
 from sitekit.pages import PROVED
-from sitekit.parts.html import code, element, link, row, table
+from sitekit.parts.html import code, element, link, table
 from sitekit.parts.inline import inline
 from sitekit.parts.source import chosen, mechanism
 from snippets.catalogue import Mechanism
@@ -28,7 +28,7 @@ def proofs(source: str, language: str) -> str:
     rows = []
     for name, statement in _statements(subject, lines):
         measured = recorded["proofs"][chosen(f"proof of {subject.slug}", name, recorded["proofs"])]
-        rows.append(row([inline(statement, language), code(name), escape(measured)], columns))
+        rows.append([inline(statement, language), code(name), escape(measured)])
     folder, _, _ = subject.path.rpartition("/")
     with_torch = word("proved with", language, torch=recorded["torch"], date=recorded["date"])
     test_file = code(f"tests/{folder}/test_{subject.slug}.py")

@@ -142,7 +142,7 @@ docs_dir: docs/{language}
 site_dir: site/{prefix}
 extra_css: []
 extra_javascript: []
-hooks: [sitekit/hooks/assets.py, sitekit/hooks/errors.py]
+hooks: [sitekit/hooks/assets.py]
 theme: {{name: null, custom_dir: theme}}
 plugins: []
 extra: {{prefix: "{prefix}", language: {language}}}
@@ -252,7 +252,7 @@ def create(root: Path) -> SmallAtlas:
         PLAIN: PLAIN_CODE,
         "docs/references.bib": BIBLIOGRAPHY,
         "docs/proofs.json": PROOFS,
-        "theme/main.html": '<html lang="{{ config.extra.language }}"><body>{{ page.content }}</body></html>',
+        "theme/main.html": '<html lang="{{ config.extra.language }}"><meta charset="utf-8"><body>{{ page.content }}</body></html>',
         "mkdocs.en.yml": CONFIG.format(language="en", prefix=""),
         "mkdocs.zh.yml": CONFIG.format(language="zh", prefix="zh/"),
     }

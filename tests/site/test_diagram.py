@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import re
+from collections import OrderedDict
 from itertools import combinations, pairwise
 
 import pytest
@@ -11,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sitekit.diagram import draw, trace
-from sitekit.diagram.geometry import Rect
+from sitekit.diagram.geometry import Box, End, Net, Rect
 from sitekit.diagram.graph import Graph
-from sitekit.diagram.layout import Drawing
+from sitekit.diagram.layout import Drawing, place
 from sitekit.diagram.names import Names
 from sitekit.diagram.svg import PHONE, describe, fitted
 from sitekit.errors import BuildError
@@ -155,6 +156,18 @@ def test_weights_that_forward_computes_itself_are_found_by_value() -> None:
     assert labels(graph) == ["qkv: Linear E → 3E", "matmul", "+ residual"]
 
 
+def test_each_block_of_a_chain_has_its_own_lane() -> None:
+    chain = nn.Sequential(OrderedDict(first=senet.SEBlock(8, 2), second=senet.SEBlock(8, 2))).eval()
+    graph = trace(chain, (torch.rand(2, 8, 6, 5),), IMAGE)
+    assert graph.lanes == ["first: g(x)", "second: g(x)"]
+    assert labels(graph, lane=0) == labels(graph, lane=1) == labels(se(), lane=0)
+
+
+def test_many_steps_are_drawn_block_by_block() -> None:
+    chain = nn.Sequential(*(SharedGate() for _ in range(4))).eval()
+    assert labels(trace(chain, (torch.rand(2, 8, 6, 5),), IMAGE)) == ["SharedGate"] * 4
+
+
 @pytest.mark.parametrize(
     ("shape", "text"),
     [
@@ -162,7 +175,9 @@ def test_weights_that_forward_computes_itself_are_found_by_value() -> None:
         ((2, 30, 30), "(B, N, N)"),
         ((2, 2, 6, 5), "(B, 2, H, W)"),
         ((2, 4, 16, 24), "(B, C/2, 2C, 3C)"),
-        ((16, 1, 7, 20), "(2C, 1, 7, 4W)"),
+        ((2, 40, 60, 7), "(B, C·W, 2N, 7)"),
+        ((60, 8, 2), "(B·N, C, 2)"),
+        ((3, 1, 7, 20), "(3, 1, 7, 4W)"),
     ],
 )
 def test_sizes_have_the_names_of_the_formulas(shape: tuple[int, ...], text: str) -> None:
@@ -206,6 +221,21 @@ def crossed(drawing: Drawing) -> list[int]:
 
 def wide(span: Rect) -> Rect:
     return Rect(span.x - 1, span.y - 1, span.width + 2, span.height + 2)
+
+
+def test_a_long_line_enters_its_box_from_the_side() -> None:
+    _, drawing = fitted(se())
+    product, source = 6, 0
+    (line,) = [line for line in drawing.lines if (line.step, line.target) == (source, product)]
+    (_, above), end = line.points[-2:]
+    assert end == (drawing.steps[product].right, above)
+
+
+def test_boxes_are_ordered_so_that_lines_do_not_cross() -> None:
+    boxes = [Box(key, 50, 20) for key in "abcd"]
+    nets = [Net(0, End("a"), (End("d"),)), Net(1, End("b"), (End("c"),))]
+    rects = place(boxes, nets).rects
+    assert (rects["a"].x < rects["b"].x) == (rects["d"].x < rects["c"].x)
 
 
 def test_the_svg_is_the_same_each_time_and_needs_nothing_else() -> None:

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -155,11 +156,13 @@ def test_a_large_figure_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         figure.to_svg(drawing(), "a")
 
 
-@pytest.mark.parametrize("background", ["#ffffff", "#1e2129"])
-def test_colors_are_readable_on_light_and_dark_pages(background: str) -> None:
-    for color in COLORS:
+def test_colors_are_readable_on_light_and_dark_pages() -> None:
+    palette = (small_atlas.ROOT / "overrides/assets/stylesheets/palette.css").read_text()
+    backgrounds = re.findall(r"--atlas-(?:paper|surface): (#[0-9a-f]{6})", palette)
+    assert len(backgrounds) >= 4
+    for color, background in product(COLORS, backgrounds):
         lighter, darker = sorted((luminance(color), luminance(background)), reverse=True)
-        assert (lighter + 0.05) / (darker + 0.05) >= 3, color
+        assert (lighter + 0.05) / (darker + 0.05) >= 3, (color, background)
 
 
 def luminance(color: str) -> float:

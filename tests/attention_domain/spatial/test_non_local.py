@@ -280,8 +280,8 @@ def test_normalised_features_match_themselves_best(measured: Measured) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_memory_of_forward_is_linear_in_positions(measured: Measured, mode: str) -> None:
     block = NonLocalBlock(16, mode)
-    training = peak_bytes(block, side=64) / peak_bytes(block, side=32)
-    measured.value("forward, 4 times the positions", training, lambda growth: 3.9 < growth < 4.1)
+    stored = peak_bytes(block, side=64) / peak_bytes(block, side=32)
+    measured.value("bytes(64²) / bytes(32²), forward", stored, lambda growth: 3.9 < growth < 4.1)
     with torch.no_grad():
         explicit = peak_bytes(block.attention, side=64) / peak_bytes(block.attention, side=32)
     measured.value("attention", explicit, lambda growth: 15 < growth < 16.1)
@@ -294,14 +294,14 @@ def test_memory_of_backward_is_linear_in_positions(measured: Measured) -> None:
         block(x).square().sum().backward()
 
     growth = peak_bytes(step, side=64) / peak_bytes(step, side=32)
-    measured.value("forward and backward, 4 times the positions", growth, lambda growth: 3.9 < growth < 4.1)
+    measured.value("bytes(64²) / bytes(32²)", growth, lambda growth: 3.9 < growth < 4.1)
 
 
 @pytest.mark.parametrize(
     ("mode", "expected"),
     [("gaussian", 4_256), ("embedded_gaussian", 8_416), ("dot_product", 8_416), ("concatenation", 8_480)],
 )
-def test_parameters(measured: Measured, mode: str, expected: int) -> None:
+def test_parameters_of_the_four_modes(measured: Measured, mode: str, expected: int) -> None:
     measured.count(sum(p.numel() for p in NonLocalBlock(64, mode).parameters()), expected)
 
 
