@@ -30,12 +30,13 @@ def results(mechanism: Mechanism) -> Results:
     Raises:
         BuildError: the snippet, its figure or a formula is wrong; says which mechanism, file and line.
     """
-    if _lookup(mechanism) is None:
-        _run([row for row in CATALOGUE.values() if _lookup(row) is None])
     outcome = _lookup(mechanism)
-    if isinstance(outcome, Results):
-        return outcome
-    raise outcome or BuildError(f"{mechanism.slug}: its files changed while it ran; build again")
+    if outcome is None:
+        _run([row for row in CATALOGUE.values() if _lookup(row) is None])
+        _, outcome = _known[mechanism.slug]
+    if isinstance(outcome, BuildError):
+        raise outcome
+    return outcome
 
 
 def cache_key(mechanism: Mechanism) -> str:
@@ -67,24 +68,28 @@ def _lookup(mechanism: Mechanism) -> Results | BuildError | None:
 
 def _run(stale: list[Mechanism]) -> None:
     """Compute in one fresh process; each result is stored as soon as it is there."""
-    keys = {mechanism.slug: cache_key(mechanism) for mechanism in stale}
+    rows = {mechanism.slug: mechanism for mechanism in stale}
+    keys = {slug: cache_key(mechanism) for slug, mechanism in rows.items()}
     command = [sys.executable, "-m", "sitekit.worker", *keys]
     with subprocess.Popen(command, cwd=paths.ROOT, stdout=subprocess.PIPE, text=True) as worker:
         assert worker.stdout is not None
         for line in worker.stdout:
             answer = json.loads(line)
-            _store(answer, keys.pop(answer["slug"]))
+            slug = answer["slug"]
+            _keep(answer, keys.pop(slug), rows[slug])
     for slug, key in keys.items():  # left over: the process died
         _known[slug] = key, BuildError(f"{slug}: sitekit.worker ended with exit status {worker.returncode}")
 
 
-def _store(answer: dict[str, Any], key: str) -> None:
-    slug = answer["slug"]
+def _keep(answer: dict[str, Any], key: str, mechanism: Mechanism) -> None:
+    """Remember an outcome; store results unless the code changed while it ran."""
     if "error" in answer:
-        _known[slug] = key, BuildError(answer["error"])
+        _known[mechanism.slug] = key, BuildError(answer["error"])
         return
-    _known[slug] = key, from_json(answer["results"])
-    file = _cache_file(slug)
+    _known[mechanism.slug] = key, from_json(answer["results"])
+    if cache_key(mechanism) != key:
+        return
+    file = _cache_file(mechanism.slug)
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_suffix(".part")
     part.write_text(json.dumps({"key": key, "results": answer["results"]}), encoding="utf-8")

@@ -100,8 +100,9 @@ def _reporter(slug: str, times: list[str], bar: tqdm) -> Report:
 def _shapes(module: ModuleType, example: dict[str, int]) -> tuple[tuple[str, ...], ...]:
     """Return the shapes of inputs, g(x) and f(g(x), x) in the symbols of the example."""
     names = Names(example)
-    block, inputs = cost.on_meta(module, example)
-    groups = (inputs, block.attention(*inputs), block(*inputs))
+    block, inputs = module.example()
+    with torch.no_grad():
+        groups = (inputs, block.attention(*inputs), block(*inputs))
     return tuple(tuple(names.shape(tensor.shape) for tensor in cost.tensors(group)) for group in groups)
 
 

@@ -123,7 +123,7 @@ CATALOGUE = _by_slug(
             citation="zhou2016attblstm",
             parameters="8*d*(E + d + 2) + d",
             macs="8*B*T*d*(E + d) + 2*B*T*d",
-            complexity=r"O(T d)",
+            complexity=r"O(T d (E + d))",
             aliases=("Att-BLSTM", "BiLSTM attention", "attention pooling", "双向 LSTM 注意力", "注意力池化"),
             related=("query_key_value", "stochastic", "multi_head"),
         ),

@@ -63,7 +63,7 @@ class Names:
             for symbol, size in wide.items():
                 if divisor != symbol and size % by == 0 and size // by > 3:
                     yield size // by, f"{symbol}/{divisor}"
-        for factor in (2, 3, 4):
+        for factor in (2, 3, 4, 5):
             for symbol, size in wide.items():
                 yield factor * size, f"{factor}{symbol}"
         for (one, size), (other, by) in combinations(self.axis.items(), 2):

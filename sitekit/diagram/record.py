@@ -41,6 +41,9 @@ class Recorder:
     lanes: list[str] = field(default_factory=list)
     lane: int | None = None
     inside: nn.Module | None = None  # the submodule that is drawn as one step and is running now
+    block: nn.Module | None = None  # the submodule of the snippet's own that is running now, the outermost
+    blocks: list[str] = field(default_factory=list)
+    block_of: list[int | None] = field(default_factory=list)  # of each step
     values: dict[int, Value] = field(default_factory=dict)
     kept: list[Tensor] = field(default_factory=list)  # an id stays unique while its tensor lives
     results: list[Tensor] = field(default_factory=list)  # the first that each step returned
@@ -61,6 +64,7 @@ class Recorder:
         """Append a step that returns these tensors."""
         self.steps.append(step)
         self.results.append(tensors[0])
+        self.block_of.append(None if self.block is None else len(self.blocks) - 1)
         for tensor in tensors:
             self.bind(tensor, Value(step=len(self.steps) - 1))
 
@@ -86,17 +90,24 @@ class Recorder:
 
     def is_one_step(self, module: nn.Module) -> bool:
         """Whether this submodule is drawn as one step: torch's own layers, and all if coarse."""
-        if module is self.module or isinstance(module, nn.Sequential | nn.ModuleList):
+        if isinstance(module, nn.Sequential):
             return False
         return type(module).__module__.startswith("torch.nn.") or self.coarse
 
     def enter(self, module: nn.Module, arguments: Any) -> None:
         """A submodule starts."""
-        if self.inside is None and self.is_one_step(module):
+        if self.inside is not None or module is self.module:
+            return
+        if self.is_one_step(module):
             self.inside = module
+        elif self.block is None and not isinstance(module, nn.Sequential):
+            self.block = module
+            self.blocks.append(self.paths.get(module, "").rsplit(".", 1)[-1])
 
     def leave(self, module: nn.Module, arguments: Any, keywords: Any, result: Any) -> None:
         """A submodule has returned."""
+        if self.block is module:
+            self.block = None
         if self.inside is not module:
             return
         self.inside = None
@@ -210,6 +221,9 @@ def _finish(recorder: Recorder, inputs: tuple[Tensor, ...], results: list[Tensor
     if not any(step.lane is not None for step in steps):
         steps, names = lanes.assign(steps, recorder.results, lanes.weights(recorder.module, inputs))
     output = "f(g(x), x)" if names else "output"
+    if not names:
+        steps = [replace(step, lane=block) for step, block in zip(steps, recorder.block_of, strict=True)]
+        names = recorder.blocks
     for position, tensor in enumerate(results):
         step = recorder.step_of(tensor)
         if step is not None:

@@ -3,5 +3,12 @@
 An entry is run all the same and must fail: when it passes, it is no longer needed and the run goes red.
 """
 
-EXCEPTIONS: dict[str, dict[str, str]] = {}
+EXCEPTIONS: dict[str, dict[str, str]] = {
+    "test_compiles_without_a_graph_break": {
+        "blstm_attention": "the compiler refuses every nn.LSTM unless torch._dynamo.config.allow_rnn is set",
+    },
+    "test_every_parameter_receives_a_gradient": {
+        "stochastic": "a draw has no derivative: REINFORCE trains the policy, not the output of forward",
+    },
+}
 """Name of the test -> slug -> reason."""

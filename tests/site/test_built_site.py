@@ -112,6 +112,7 @@ def test_head(site: Path, pages: dict[Path, Page]) -> None:
         assert page.language == ("zh" if path.startswith("zh/") else "en"), path
         assert page.title.strip(), path
         assert page.description.strip(), path
+        assert "description:" not in page.text, f"{path}: the front matter is not valid YAML"
 
 
 def test_titles_and_descriptions_tell_pages_apart(articles: dict[Path, Page]) -> None:

@@ -74,6 +74,29 @@ class OwnWeights(Heads):
         return x + (self.weights(q, k, mask) @ v).transpose(1, 2).flatten(2)
 
 
+class Gate(nn.Module):
+    def __init__(self, *axes: int) -> None:
+        super().__init__()
+        self.axes = axes
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(self.axes, keepdim=True).sigmoid()
+
+
+class TwoGates(nn.Module):
+    """`forward` never forms what `attention` returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.channel, self.space = Gate(2, 3), Gate(1)
+
+    def attention(self, x: Tensor) -> Tensor:
+        return self.channel(x) * self.space(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.channel(x) * self.space(x)
+
+
 def se() -> Graph:
     return trace(*senet.example(), {"B": 2, "C": 64, "H": 14, "W": 10, "r": 16})
 
@@ -97,6 +120,7 @@ def mechanism(slug: str) -> Graph:
 GRAPHS = {
     "shared": gate,
     "fused": lambda: heads(Heads),
+    "gates": lambda: trace(TwoGates().eval(), (torch.rand(2, 8, 6, 5),), IMAGE),
     "weights": lambda: heads(OwnWeights),
     **{slug: lambda slug=slug: mechanism(slug) for slug in CATALOGUE},
 }
@@ -163,6 +187,13 @@ def test_each_block_of_a_chain_has_its_own_lane() -> None:
     assert labels(graph, lane=0) == labels(graph, lane=1) == labels(se(), lane=0)
 
 
+def test_without_a_step_that_is_g_the_blocks_have_lanes() -> None:
+    graph = trace(TwoGates().eval(), (torch.rand(2, 8, 6, 5),), IMAGE)
+    assert graph.lanes == ["channel", "space"]
+    assert labels(graph, lane=1) == ["mean over C", "sigmoid"]
+    assert labels(graph, kind="output") == ["output"]
+
+
 def test_many_steps_are_drawn_block_by_block() -> None:
     chain = nn.Sequential(*(SharedGate() for _ in range(4))).eval()
     assert labels(trace(chain, (torch.rand(2, 8, 6, 5),), IMAGE)) == ["SharedGate"] * 4
@@ -175,9 +206,9 @@ def test_many_steps_are_drawn_block_by_block() -> None:
         ((2, 30, 30), "(B, N, N)"),
         ((2, 2, 6, 5), "(B, 2, H, W)"),
         ((2, 4, 16, 24), "(B, C/2, 2C, 3C)"),
-        ((2, 40, 60, 7), "(B, C·W, 2N, 7)"),
+        ((2, 48, 60, 7), "(B, C·H, 2N, 7)"),
         ((60, 8, 2), "(B·N, C, 2)"),
-        ((3, 1, 7, 20), "(3, 1, 7, 4W)"),
+        ((3, 1, 7, 40), "(3, 1, 7, 5C)"),
     ],
 )
 def test_sizes_have_the_names_of_the_formulas(shape: tuple[int, ...], text: str) -> None:

@@ -192,9 +192,9 @@ def test_comparison_is_a_plain_table(site: SmallAtlas) -> None:
         ["Toy", "hard", "channel", "2020"],
         ["Plain", "Foundations", "Foundations", "2020"],
     ]
-    assert rows[2][6:] == ["512", "524 k", "B = 1, T = 1024, E = 512"]
+    assert rows[2][6:] == ["512", "131 k", "B = 1, T = 256, E = 512"]
     assert not comparison.select("button, input, select")
-    assert [cell["data-sort"] for cell in comparison.select("td[data-sort]")][-1] == "524288"
+    assert [cell["data-sort"] for cell in comparison.select("td[data-sort]")][-1] == "131072"
 
 
 def test_bibliography(site: SmallAtlas) -> None:

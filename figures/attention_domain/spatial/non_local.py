@@ -1,0 +1,64 @@
+"""Two queries in one photograph, weights set by hand: what each of the four pairwise functions reads."""
+
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from figures.style import new_figure, picture, show_image, show_weights
+from snippets.attention_domain.spatial.non_local import NonLocalBlock
+
+SIZE = 64
+QUERIES = ((42, 18), (50, 50))  # row and column: orange suit, black helmet
+TITLES = {
+    "gaussian": "Gaussian",
+    "embedded_gaussian": "embedded",
+    "dot_product": "dot product",
+    "concatenation": "concat.",
+}
+SIGNED = "berlin"  # blue, black at zero, red
+
+
+def features(image: Tensor) -> Tensor:
+    """Brightness, red - green and yellow - blue, centred, as vectors of length one: (1, 3, H, W) -> same."""
+    red, green, blue = image.unbind(dim=1)
+    x = torch.stack([image.mean(dim=1), red - green, (red + green) / 2 - blue], dim=1)
+    x = x - x.mean(dim=(2, 3), keepdim=True)
+    return F.normalize(x / x.std(dim=(2, 3), keepdim=True), dim=1)
+
+
+@torch.no_grad()
+def block(mode: str) -> NonLocalBlock:
+    """theta and phi are the identity, but drop brightness in the embedded Gaussian; w_f adds two rednesses."""
+    made = NonLocalBlock(3, mode, reduction=1, scale=6.0)
+    kept = torch.tensor([0.0, 1.0, 1.0]) if mode == "embedded_gaussian" else torch.ones(3)
+    for layer in (made.theta, made.phi):
+        if isinstance(layer, nn.Conv2d):
+            layer.weight.copy_(kept.diag()[..., None, None])
+            layer.bias.zero_()
+    if mode == "concatenation":
+        made.w_f.weight.copy_(torch.tensor([[0.0, 1.0, 0.0, 0.0, 1.0, 0.0]]))
+    return made.eval()
+
+
+@torch.no_grad()
+def figure() -> Figure:
+    """Rows: queries. Columns: the picture, then the weights of each pairwise function."""
+    image = picture("astronaut", (SIZE, SIZE))
+    x = features(image)
+    drawn, axes = new_figure(2, 5, height=2.9)
+    for row, (i, j) in enumerate(QUERIES):
+        show_image(axes[5 * row], image, "query" if row == 0 else "")
+        axes[5 * row].plot(j, i, "o", ms=10, mfc="none", mec="white", mew=2.5)
+    for column, (mode, title) in enumerate(TITLES.items(), start=1):
+        weights = block(mode).attention(x)[0].view(SIZE, SIZE, SIZE, SIZE)
+        for row, (i, j) in enumerate(QUERIES):
+            panel, seen = axes[5 * row + column], weights[i, j]
+            if mode == "dot_product":
+                most = seen.abs().max().item()
+                show_image(panel, seen, cmap=SIGNED, vmin=-most, vmax=most)
+            else:
+                show_weights(panel, seen)
+            panel.set_title(title if row == 0 else "")
+            panel.set_xlabel(f"Σ = {seen.sum():.2f}")
+    return drawn
