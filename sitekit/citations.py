@@ -22,6 +22,7 @@ PAGE = "/bibliography.md"
 ET_AL = {"en": " et al.", "zh": " 等"}
 AND = {"en": " and ", "zh": "、"}
 COMMA = {"en": ", ", "zh": "，"}
+BRACKETS = {"en": ("(", ")"), "zh": ("（", "）")}
 
 
 def register(md: Markdown, language: str) -> None:
@@ -37,12 +38,15 @@ class Citations(InlineProcessor):  # type: ignore[misc]
         self.language = language
 
     def handleMatch(self, m: re.Match[str], data: str) -> tuple[etree.Element, int, int]:
+        opening, closing = BRACKETS[self.language]
         span = etree.Element("span", {"class": "citation"})
+        span.text = opening
         for key in re.findall(r"[\w:-]+", m[1]):
             if len(span):
                 span[-1].tail = "; "
             link = etree.SubElement(span, "a", {"href": f"{PAGE}#ref-{key}"})
             link.text = short(key, self.language, source=m[0])
+        span[-1].tail = closing
         return span, m.start(0), m.end(0)
 
 

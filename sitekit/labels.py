@@ -37,7 +37,6 @@ _WORDS = {
     ),
     # cost
     "sizes": ("Sizes", "尺寸"),
-    "formula": ("Formula", "公式"),
     "example": ("example", "示例"),
     "attention weights": ("Attention weights", "注意力权重数"),
     "fixed": ("In every row: {sizes}.", "各行均取 {sizes}。"),

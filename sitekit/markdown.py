@@ -1,4 +1,4 @@
-"""The Markdown extension of the site: formulas, citations, checked includes, links in fences.
+"""The Markdown extension of the site: formulas, citations, checked includes, links in fences, Chinese line breaks.
 
 Usage in mkdocs.base.yml, next to pymdownx.arithmatex (generic: true) and pymdownx.snippets:
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from markdown import Extension, Markdown  # type: ignore[import-untyped]
 
-from sitekit import citations, includes, links, math
+from sitekit import citations, includes, linebreaks, links, math
 
 
 class SiteExtension(Extension):  # type: ignore[misc]
@@ -27,6 +27,7 @@ class SiteExtension(Extension):  # type: ignore[misc]
         md.sitekit_language = language
         includes.register(md)
         citations.register(md, language)
+        linebreaks.register(md)
         links.register(md)
         math.register(md, language)
 

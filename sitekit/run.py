@@ -3,13 +3,11 @@
 Nothing here imports torch: a build in which nothing changed takes no time to speak of.
 """
 
-import ast
 import hashlib
 import importlib.metadata
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,9 +15,12 @@ from typing import Any
 from sitekit import paths
 from sitekit.errors import BuildError
 from sitekit.results import Results, from_json
+from sitekit.sources import closure, digest
 from snippets.catalogue import CATALOGUE, Mechanism
 
 PACKAGES = ("torch", "matplotlib", "numpy", "scikit-image", "scikit-learn", "sympy")
+
+_closure = closure  # the name under which sitekit.notebooks imports it
 
 _known: dict[str, tuple[str, Results | BuildError]] = {}  # by slug: key and outcome in this process
 
@@ -41,13 +42,15 @@ def results(mechanism: Mechanism) -> Results:
 
 def cache_key(mechanism: Mechanism) -> str:
     """Return a hash of all that the results depend on: code, formulas and versions of packages."""
-    digest = hashlib.sha256(f"{mechanism.path} {mechanism.parameters} {mechanism.macs}".encode())
     roots = ("sitekit/worker.py", f"snippets/{mechanism.path}.py", f"figures/{mechanism.path}.py")
-    for file in sorted(_closure(paths.ROOT / root for root in roots)):
-        digest.update(f"{file.relative_to(paths.ROOT)} {_source(file, file.stat().st_mtime_ns)[0]}".encode())
-    for package in PACKAGES:
-        digest.update(f"{package} {_version(package)}".encode())
-    return digest.hexdigest()
+    parts = [
+        mechanism.path,
+        mechanism.parameters,
+        mechanism.macs,
+        digest(paths.ROOT / root for root in roots),
+    ]
+    parts += [f"{package} {_version(package)}" for package in PACKAGES]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _lookup(mechanism: Mechanism) -> Results | BuildError | None:
@@ -98,45 +101,6 @@ def _keep(answer: dict[str, Any], key: str, mechanism: Mechanism) -> None:
 
 def _cache_file(slug: str) -> Path:
     return paths.CACHE / "results" / f"{slug}.json"
-
-
-def _closure(roots: Iterator[Path]) -> set[Path]:
-    """Return those of `roots` that exist and every file of ours they import, directly or not."""
-    found: set[Path] = set()
-    open_ends = list(roots)
-    while open_ends:
-        file = open_ends.pop()
-        if file in found or not file.is_file():
-            continue
-        found.add(file)
-        open_ends.extend(_imported(file))
-    return found
-
-
-def _imported(file: Path) -> Iterator[Path]:
-    for name in _source(file, file.stat().st_mtime_ns)[1]:
-        if name != "snippets.catalogue":  # its part in the results is hashed by itself
-            stem = paths.ROOT / name.replace(".", "/")
-            yield stem.with_suffix(".py")
-            yield stem / "__init__.py"
-
-
-@cache
-def _source(file: Path, modified: int) -> tuple[str, tuple[str, ...]]:
-    """Return hash and imported names of ours of a file as it was when `modified`."""
-    source = file.read_bytes()
-    try:
-        tree = ast.parse(source)
-    except SyntaxError:  # reported when the file is run
-        tree = ast.Module([], [])
-    names: list[str] = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    ours = sorted({name for name in names if name.partition(".")[0] in ("snippets", "figures", "sitekit")})
-    return hashlib.sha256(source).hexdigest(), tuple(ours)
 
 
 @cache

@@ -5,10 +5,10 @@ from html import escape
 from sitekit import citations
 from sitekit.labels import axis_value, word
 from sitekit.parts.card import parameters
-from sitekit.parts.cost import sizes
 from sitekit.parts.html import element, formula
 from sitekit.parts.numbers import counted
 from sitekit.parts.refer import to_mechanism
+from sitekit.parts.sizes import sizes, varied
 from sitekit.run import results
 from snippets.catalogue import CATALOGUE, Mechanism
 
@@ -17,11 +17,11 @@ _COLUMNS = (
     "weights",
     "domain",
     "year",
-    "parameter formula",
-    "complexity",
     "parameters",
     "macs",
     "at sizes",
+    "complexity",
+    "parameter formula",
 )
 
 
@@ -40,6 +40,7 @@ def comparison(language: str) -> str:
 def _row(mechanism: Mechanism, language: str) -> str:
     found = results(mechanism)
     largest = found.rows[-1]
+    at = sizes({name: size for name, size in largest.sizes.items() if name in varied(found)})
     weights, domain = (
         axis_value(value, language) if value else word("foundations", language)
         for value in (mechanism.weights, mechanism.domain)
@@ -49,11 +50,11 @@ def _row(mechanism: Mechanism, language: str) -> str:
         element("td", escape(weights)),
         element("td", escape(domain)),
         element("td", str(citations.year(mechanism.citation))),
-        element("td", parameters(found, language)),
-        element("td", formula(mechanism.complexity)),
         _count(largest.parameters),
         _count(largest.macs),
-        element("td", escape(sizes(largest.sizes))),
+        element("td", escape(at), class_="number"),
+        element("td", formula(mechanism.complexity)),
+        element("td", parameters(found, language)),
     )
     names = " ".join([mechanism.slug, mechanism.title, *mechanism.aliases])
     return element("tr", "".join(cells), data_names=names)

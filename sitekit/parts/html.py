@@ -34,6 +34,11 @@ def formula(tex: str) -> str:
     return element("span", escape(rf"\({tex}\)", quote=False), class_="arithmatex")
 
 
+def block_formula(tex: str) -> str:
+    """Return a formula on a line of its own, which scrolls if it is long."""
+    return element("div", escape(rf"\[{tex}\]", quote=False), class_="arithmatex")
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], **attributes: str) -> str:
     """Return a table whose rows are named by their first cell; sitekit.tables lets it scroll.
 

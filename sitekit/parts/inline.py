@@ -3,7 +3,7 @@
 import re
 from functools import cache
 
-from markdown import Markdown
+from markdown import Markdown  # type: ignore[import-untyped]
 
 from sitekit import citations
 
@@ -14,7 +14,7 @@ def inline(text: str, language: str) -> str:
     >>> inline("Scales *each* channel by $g_c < 1$.", "en")
     'Scales <em>each</em> channel by <span class="arithmatex">\\\\(g_c &lt; 1\\\\)</span>.'
     """
-    html = _markdown(language).reset().convert(text)
+    html: str = _markdown(language).reset().convert(text)
     return html.removeprefix("<p>").removesuffix("</p>")
 
 

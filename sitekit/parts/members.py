@@ -25,7 +25,7 @@ def members(source: str, language: str) -> str:
     value = _VALUES.get(name)
     found = [mechanism for mechanism in CATALOGUE.values() if value in (mechanism.weights, mechanism.domain)]
     other = "domain" if isinstance(value, Weights) else "weights"
-    keys = ["mechanism", other, "year", "attention", "parameters", "complexity"]
+    keys = ["mechanism", other, "year", "attention", "complexity", "parameters"]
     if value is None:
         keys.remove(other)
     columns = [word(key, language) for key in keys]

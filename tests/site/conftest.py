@@ -21,7 +21,9 @@ SUBPATH = "/attention-atlas/"
 @pytest.fixture(scope="session")
 def site() -> Path:
     """Folder of the built site, both languages; built anew if a source is younger."""
-    with FileLock(ROOT / ".sitecache.lock"):  # workers of pytest-xdist wait for the first
+    lock = ROOT / ".sitecache" / "site.lock"
+    lock.parent.mkdir(exist_ok=True)
+    with FileLock(lock):  # workers of pytest-xdist wait for the first
         last = SITE / "zh" / "sitemap.xml"  # what a build writes last
         if not last.exists() or last.stat().st_mtime < youngest_source():
             environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}

@@ -252,7 +252,10 @@ def create(root: Path) -> SmallAtlas:
         PLAIN: PLAIN_CODE,
         "docs/references.bib": BIBLIOGRAPHY,
         "docs/proofs.json": PROOFS,
-        "theme/main.html": '<html lang="{{ config.extra.language }}"><meta charset="utf-8"><body>{{ page.content }}</body></html>',
+        "theme/main.html": (
+            '<html lang="{{ config.extra.language }}"><meta charset="utf-8">'
+            "<body>{{ page.content }}</body></html>"
+        ),
         "mkdocs.en.yml": CONFIG.format(language="en", prefix=""),
         "mkdocs.zh.yml": CONFIG.format(language="zh", prefix="zh/"),
     }

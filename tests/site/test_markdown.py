@@ -126,9 +126,16 @@ def test_wrong_line_of_an_indented_formula_is_found(site: Path) -> None:
 def test_citation_names_authors_and_year(site: Path) -> None:
     text = "See [@hu2018senet; @jain2019], `[@code]` and [text](https://example.org)."
     english, chinese = render(site, text), render(site, text, "zh")
-    assert english.select_one(".citation").text == "Hu et al., 2018; Jain and Wallace, 2019"
-    assert chinese.select_one(".citation").text == "Hu 等，2018; Jain、Wallace，2019"
+    assert english.select_one(".citation").text == "(Hu et al., 2018; Jain and Wallace, 2019)"
+    assert chinese.select_one(".citation").text == "（Hu 等，2018; Jain、Wallace，2019）"
     assert english.code.text == "[@code]"
+
+
+def test_chinese_lines_are_joined(site: Path) -> None:
+    text = "注意力**权重**，\n**通道**\n与空间；SENet\n是一例。\n\n```\n通道\n空间\n```\n"
+    page = render(site, text, "zh")
+    assert page.p.text == "注意力权重，通道与空间；SENet\n是一例。"
+    assert "通道\n空间" in page.pre.text
 
 
 def test_unknown_citation_is_refused_with_file_line_and_nearest_key(site: Path) -> None:

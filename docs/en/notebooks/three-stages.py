@@ -12,8 +12,8 @@
 #
 # ## From a photograph to vectors {#vectors}
 #
-# The photograph has 144 × 192 pixels. Cut into squares of 8 × 8 it becomes 18 × 24 patches, and a patch is
-# a row of $d = 3 \cdot 8 \cdot 8 = 192$ numbers; there are $S = 432$ of them.
+# The photograph has 144 × 192 pixels. Cut into squares of 8 × 8 it becomes 18 × 24 patches, and a patch is a
+# row of $d = 3 \cdot 8 \cdot 8 = 192$ numbers; there are $S = 432$ of them.
 #
 # Each patch plays two parts. As **value** it is what may be read: its pixels. As **key** it is what may be
 # found, and for that raw pixels are poor: the dot product of two bright patches is large whatever they show.
@@ -50,9 +50,10 @@ def show(axes: Axes, image: Tensor, title: str = "") -> None:
 
 figure, axes = plt.subplots(figsize=(3.6, 2.7))
 show(axes, photograph)
-axes.add_patch(plt.Rectangle((column * 8, row * 8), 8, 8, fill=False, edgecolor="deepskyblue", linewidth=3))
+corner = column * 8, row * 8
+axes.add_patch(plt.Rectangle(corner, 8, 8, fill=False, edgecolor="deepskyblue", linewidth=3))
 plt.show()
-print(f"photograph {tuple(photograph.shape)}, value {tuple(value.shape)}, key {tuple(key.shape)}")
+print(f"value {tuple(value.shape)}, key {tuple(key.shape)}, query {tuple(query.shape)}")
 
 # %% [markdown]
 # ## Stage 1: score {#score}
@@ -83,7 +84,7 @@ for name, some, rule in [("dot", dot_scores, math.sqrt(d)), ("scaled", scores, 1
 # To count how many keys share the weight, print $1 / \sum_i \alpha_i^2$. It is 1 if one key has it all, and
 # $S$ if all have the same.
 
-# %% alt="Three maps of weights: at 0.25 two bright patches, at 1 parts of both sleeves, at 4 the whole suit."
+# %% alt="Three maps of weights: at 0.25 one patch or two, at 1 parts of both sleeves, at 4 the whole suit."
 figure, panels = plt.subplots(1, 3, figsize=(6, 1.9))
 for axes, temperature in zip(panels, (0.25, 1, 4), strict=True):
     weights = (scores / temperature).softmax(dim=0)  # (S,)
@@ -135,7 +136,7 @@ figure, panels = plt.subplots(1, 2, figsize=(6, 2.4))
 show(panels[0], photograph, "value")
 show(panels[1], picture(output), "output")
 plt.show()
-print(f"scores {tuple(all_scores.shape)}, weights {tuple(all_weights.shape)}, output {tuple(output.shape)}")
+print(f"weights {tuple(all_weights.shape)}, output {tuple(output.shape)}")
 
 # %% [markdown]
 # ## The same with the module {#module}
@@ -145,7 +146,7 @@ print(f"scores {tuple(all_scores.shape)}, weights {tuple(all_weights.shape)}, ou
 # additions.
 
 # %%
-batch = key[None], key[None], value[None]  # queries, keys, values, each with a batch of one
+batch = key[None], key[None], value[None]  # queries, keys, values
 ours = Attention(scaled_dot)(*batch)[0]
 torchs = F.scaled_dot_product_attention(*batch)[0]
 
@@ -155,11 +156,12 @@ for name, other in [("Attention", ours), ("scaled_dot_product_attention", torchs
     print(f"{name}: largest difference {difference:.0e}")
 
 # %% [markdown]
-# ## A mistake that one does not see {#mistake}
+# ## A mistake that raises no error {#mistake}
 #
 # Softmax needs an axis, and the matrix has two of equal length. With the wrong one, weights are shared out
 # among the *queries* of a key instead of the keys of a query. Nothing crashes, no shape is wrong, and the
-# picture is still hers. A bit bright here, a bit dark there: in a network one would train on and never know.
+# picture is still hers, with some patches too bright and some too dark. In a picture the eye notices. In the
+# middle of a network nobody looks, and the training goes on.
 #
 # One line finds it: print the sums of the rows. That is a test worth having.
 
@@ -186,7 +188,7 @@ for name, matrix in [("dim=1", right), ("dim=0", wrong)]:
 # one. One case is left: a query that may see nothing. By hand that gives 0/0; `weigh` gives zeros.
 
 # %% alt="The portrait made of patches of its right half: on the left the suit is there, the flag is not."
-visible = torch.arange(S) % columns >= columns // 2  # (S,), True: the key lies in the right half
+visible = torch.arange(S) % columns >= columns // 2  # (S,), the right half
 masked = all_scores.masked_fill(~visible, -math.inf).softmax(dim=-1)
 assert torch.allclose(masked, weigh(all_scores[None], visible)[0])
 
@@ -194,7 +196,7 @@ figure, axes = plt.subplots(figsize=(3.6, 2.7))
 show(axes, picture(masked @ value))
 plt.show()
 print(f"largest hidden weight {masked[:, ~visible].max():.0f}")
-print(f"rows sum to {masked.sum(dim=1).min():.4f} or more")
+print(f"smallest sum of a row {masked.sum(dim=1).min():.4f}")
 
 nothing = torch.zeros(S, dtype=torch.bool)
 by_hand = all_scores[:1].masked_fill(~nothing, -math.inf).softmax(dim=-1)

@@ -1,0 +1,103 @@
+"""A CBAM trained for seconds to tell digits apart, never told where they are: its spatial gate finds them."""
+
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from skimage import data
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+
+from figures.style import new_figure, show_image, show_weights
+from snippets.attention_domain.channel_spatial.cbam import CBAM
+
+DIGITS = (0, 1, 4)
+CANVAS, DIGIT, CHANNELS, STEPS = 32, 12, 12, 150
+
+
+def digits() -> tuple[Tensor, Tensor]:
+    """All handwritten zeros, ones and fours: (n, DIGIT, DIGIT) in [0, 1], and their classes (n,)."""
+    found = load_digits()
+    classes = torch.from_numpy(found.target)
+    kept = torch.isin(classes, torch.tensor(DIGITS))
+    images = torch.from_numpy(found.images[kept.numpy()] / 16).float()[:, None]
+    return F.interpolate(images, DIGIT, mode="bilinear")[:, 0], classes[kept]
+
+
+def textures() -> Tensor:
+    """Grass, gravel and brick: (3, 256, 256) in [0, 0.8]."""
+    photographs = [torch.from_numpy(texture() / 255).float() for texture in (data.grass, data.gravel, data.brick)]
+    return 0.8 * F.avg_pool2d(torch.stack(photographs), 2)
+
+
+def scenes(digit: Tensor, texture: Tensor) -> tuple[Tensor, Tensor]:
+    """Put each digit somewhere on some texture: pictures and the boxes of the digits, (n, 1, CANVAS, CANVAS)."""
+    n = len(digit)
+    row, column = torch.randint(0, CANVAS - DIGIT + 1, (2, n, 1, 1))
+    top, left = torch.randint(0, 256 - CANVAS + 1, (2, n, 1, 1))
+    sample, side, small = torch.arange(n)[:, None, None], torch.arange(CANVAS), torch.arange(DIGIT)
+    place = sample, row + small[:, None], column + small
+    drawn, box = torch.zeros(2, n, CANVAS, CANVAS)
+    drawn[place], box[place] = digit, 1.0
+    ground = texture[torch.randint(0, 3, (n, 1, 1)), top + side[:, None], left + side]
+    return torch.maximum(ground, drawn)[:, None], box[:, None]
+
+
+class Classifier(nn.Module):
+    """Two convolutions, CBAM, one convolution, maximum over all positions. The gates start nearly closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(1, CHANNELS, 5, stride=2, padding=2, bias=False),
+            nn.BatchNorm2d(CHANNELS),
+            nn.ReLU(),
+            nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=False),
+            nn.BatchNorm2d(CHANNELS),
+            nn.ReLU(),
+        )
+        self.cbam = CBAM(CHANNELS, reduction=4)
+        nn.init.constant_(self.cbam.spatial_gate.norm.bias, -2.0)
+        self.head = nn.Sequential(nn.Conv2d(CHANNELS, 2 * CHANNELS, 3, padding=1), nn.ReLU())
+        self.readout = nn.Linear(2 * CHANNELS, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.readout(self.head(self.cbam(self.stem(x))).amax(dim=(2, 3)))
+        return scores
+
+
+def train(digit: Tensor, classes: Tensor, texture: Tensor) -> Classifier:
+    network = Classifier()
+    optimiser = torch.optim.Adam(network.parameters())
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=0.01, total_steps=STEPS)
+    for _ in range(STEPS):
+        chosen = torch.randint(0, len(digit), (64,))
+        pictures, _ = scenes(digit[chosen], texture)
+        loss = F.cross_entropy(network(pictures), classes[chosen])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    return network.eval()
+
+
+def figure() -> Figure:
+    """Columns: unseen pictures. Rows: picture, spatial gate, channel gates."""
+    torch.manual_seed(0)
+    (digit, classes), texture = digits(), textures()
+    unseen = len(digit) // 5
+    network = train(digit[unseen:], classes[unseen:], texture)
+    pictures, boxes = scenes(digit[:unseen], texture)
+    with torch.no_grad():
+        x = network.stem(pictures)
+        channel = network.cbam.channel_gate(x)
+        spatial = network.cbam.spatial_gate(channel * x)
+        accuracy = (network(pictures).argmax(dim=1) == classes[:unseen]).float().mean()
+        inside = F.avg_pool2d(boxes, 2)
+        print(accuracy, unseen, (spatial*inside).sum()/inside.sum(), (spatial*(1-inside)).sum()/(1-inside).sum())
+    drawn, axes = new_figure(3, 5, height=4.2, height_ratios=(2, 2, 1))
+    for column in range(5):
+        show_image(axes[column], pictures[column], vmin=0, vmax=1)
+        show_weights(axes[5 + column], spatial[column])
+        axes[10 + column].bar(range(CHANNELS), channel[column].flatten())
+        axes[10 + column].set(ylim=(0, 1), xticks=[], yticks=[0, 1] if column == 0 else [])
+    return drawn

@@ -1,0 +1,22 @@
+"""Chinese text may be wrapped in its source: a line break between two Chinese characters is no space."""
+
+import re
+
+from markdown import Markdown  # type: ignore[import-untyped]
+from markdown.postprocessors import Postprocessor  # type: ignore[import-untyped]
+
+WIDE = "[\u2018-\u201d\u3000-\u30ff\u3400-\u9fff\uff00-\uff60]"
+INLINE_TAGS = r"(?:</?(?:a|em|span|strong)\b[^>]*>)*"
+BREAK = re.compile(rf"({WIDE}{INLINE_TAGS})\n({INLINE_TAGS})(?={WIDE})")
+
+
+def register(md: Markdown) -> None:
+    """Run before the blocks of code, stashed until `raw_html` (30), are back."""
+    md.postprocessors.register(LineBreaks(), "sitekit-linebreaks", 35)
+
+
+class LineBreaks(Postprocessor):  # type: ignore[misc]
+    """Joins lines that end and go on with a Chinese character or full-width punctuation."""
+
+    def run(self, text: str) -> str:
+        return BREAK.sub(r"\1\2", text)
