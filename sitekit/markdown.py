@@ -1,4 +1,4 @@
-"""The Markdown extension of the site: formulas, citations, checked includes, links in fences, Chinese line breaks.
+"""The Markdown extension of the site: formulas, citations, checked includes, links in fences, line breaks.
 
 Usage in mkdocs.base.yml, next to pymdownx.arithmatex (generic: true) and pymdownx.snippets:
 

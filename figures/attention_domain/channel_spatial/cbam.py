@@ -11,7 +11,8 @@ from figures.style import new_figure, show_image, show_weights
 from snippets.attention_domain.channel_spatial.cbam import CBAM
 
 DIGITS = (0, 1, 4)
-CANVAS, DIGIT, CHANNELS, STEPS = 32, 12, 12, 150
+CANVAS, DIGIT, CHANNELS, STEPS = 32, 12, 8, 150
+COLUMNS = 5
 
 
 def digits() -> tuple[Tensor, Tensor]:
@@ -25,7 +26,9 @@ def digits() -> tuple[Tensor, Tensor]:
 
 def textures() -> Tensor:
     """Grass, gravel and brick: (3, 256, 256) in [0, 0.8]."""
-    photographs = [torch.from_numpy(texture() / 255).float() for texture in (data.grass, data.gravel, data.brick)]
+    photographs = [
+        torch.from_numpy(texture() / 255).float() for texture in (data.grass, data.gravel, data.brick)
+    ]
     return 0.8 * F.avg_pool2d(torch.stack(photographs), 2)
 
 
@@ -66,6 +69,7 @@ class Classifier(nn.Module):
 
 
 def train(digit: Tensor, classes: Tensor, texture: Tensor) -> Classifier:
+    """Teach a classifier the classes of the digits, each time in other scenes."""
     network = Classifier()
     optimiser = torch.optim.Adam(network.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=0.01, total_steps=STEPS)
@@ -86,18 +90,18 @@ def figure() -> Figure:
     (digit, classes), texture = digits(), textures()
     unseen = len(digit) // 5
     network = train(digit[unseen:], classes[unseen:], texture)
-    pictures, boxes = scenes(digit[:unseen], texture)
+    pictures, _ = scenes(digit[:unseen], texture)
     with torch.no_grad():
         x = network.stem(pictures)
         channel = network.cbam.channel_gate(x)
         spatial = network.cbam.spatial_gate(channel * x)
-        accuracy = (network(pictures).argmax(dim=1) == classes[:unseen]).float().mean()
-        inside = F.avg_pool2d(boxes, 2)
-        print(accuracy, unseen, (spatial*inside).sum()/inside.sum(), (spatial*(1-inside)).sum()/(1-inside).sum())
-    drawn, axes = new_figure(3, 5, height=4.2, height_ratios=(2, 2, 1))
-    for column in range(5):
-        show_image(axes[column], pictures[column], vmin=0, vmax=1)
-        show_weights(axes[5 + column], spatial[column])
-        axes[10 + column].bar(range(CHANNELS), channel[column].flatten())
-        axes[10 + column].set(ylim=(0, 1), xticks=[], yticks=[0, 1] if column == 0 else [])
+    drawn, axes = new_figure(3, COLUMNS, height=3.6, height_ratios=(5, 5, 2))
+    for column in range(COLUMNS):
+        picture, weights, bars = axes[column::COLUMNS]
+        show_image(picture, pictures[column], vmin=0, vmax=1)
+        show_weights(weights, spatial[column])
+        bars.bar(range(CHANNELS), channel[column].flatten())
+        bars.set(ylim=(0, 1), xticks=[], yticks=[])
+    for panel, label in zip(axes[::COLUMNS], ("x", "$M_s$", "$M_c$"), strict=True):
+        panel.set_ylabel(label, rotation=0, ha="right", va="center")
     return drawn
