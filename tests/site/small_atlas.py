@@ -118,9 +118,9 @@ PROOFS = """
 
 PAGES = {
     "en/attention-domain/channel/senet.md": "# SENet: gates\n\nScales *each* [map](index.md) [@hu2018senet].",
-    "zh/attention-domain/channel/senet.md": "# SENet：门控 {#senet}\n\n为每个通道乘以 $g_c$。",
+    "zh/attention-domain/channel/senet.md": "# SENet：门控\n\n为每个通道乘以 $g_c$。",
     "en/weight-assignment/hard/toy.md": "---\ntags: [x]\n---\n# Toy\n\nKeeps or drops a channel.",
-    "zh/weight-assignment/hard/toy.md": "# 玩具\n\n保留或丢弃一个通道。",
+    "zh/weight-assignment/hard/toy.md": "# 玩具 {#toy}\n\n保留或丢弃一个通道。",
     "en/foundations/plain.md": "# Plain\n\nA weighted mean.",
     "zh/foundations/plain.md": "# 平均\n\n加权平均。",
     "en/foundations/index.md": "# Foundations\n\nThe start.",

@@ -132,9 +132,9 @@ def test_citation_names_authors_and_year(site: Path) -> None:
 
 
 def test_chinese_lines_are_joined(site: Path) -> None:
-    text = "注意力**权重**，\n**通道**\n与空间；SENet\n是一例。\n\n```\n通道\n空间\n```\n"
+    text = "注意力**权重**，\n**通道**\n与空间；SENet\n是一例 [@hu2018senet]。\n\n```\n通道\n空间\n```\n"
     page = render(site, text, "zh")
-    assert page.p.text == "注意力权重，通道与空间；SENet\n是一例。"
+    assert page.p.text == "注意力权重，通道与空间；SENet\n是一例（Hu 等，2018）。"
     assert "通道\n空间" in page.pre.text
 
 

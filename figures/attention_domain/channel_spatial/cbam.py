@@ -33,7 +33,7 @@ def textures() -> Tensor:
 
 
 def scenes(digit: Tensor, texture: Tensor) -> tuple[Tensor, Tensor]:
-    """Put each digit somewhere on some texture: pictures and the boxes of the digits, (n, 1, CANVAS, CANVAS)."""
+    """Put each digit somewhere on a texture: pictures and the boxes of the digits, (n, 1, CANVAS, CANVAS)."""
     n = len(digit)
     row, column = torch.randint(0, CANVAS - DIGIT + 1, (2, n, 1, 1))
     top, left = torch.randint(0, 256 - CANVAS + 1, (2, n, 1, 1))
@@ -95,7 +95,7 @@ def figure() -> Figure:
         x = network.stem(pictures)
         channel = network.cbam.channel_gate(x)
         spatial = network.cbam.spatial_gate(channel * x)
-    drawn, axes = new_figure(3, COLUMNS, height=3.6, height_ratios=(5, 5, 2))
+    drawn, axes = new_figure(3, COLUMNS, height=3.3, height_ratios=(5, 5, 2))
     for column in range(COLUMNS):
         picture, weights, bars = axes[column::COLUMNS]
         show_image(picture, pictures[column], vmin=0, vmax=1)

@@ -29,7 +29,7 @@ def features(image: Tensor) -> Tensor:
 
 @torch.no_grad()
 def block(mode: str) -> NonLocalBlock:
-    """theta and phi are the identity, but drop brightness in the embedded Gaussian; w_f adds two rednesses."""
+    """theta = phi = identity, without brightness in the embedded Gaussian; w_f adds the rednesses."""
     made = NonLocalBlock(3, mode, reduction=1, scale=6.0)
     kept = torch.tensor([0.0, 1.0, 1.0]) if mode == "embedded_gaussian" else torch.ones(3)
     for layer in (made.theta, made.phi):
