@@ -33,13 +33,14 @@ def to_svg(figure: Figure, name: str) -> str:
     settings: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": name, "image.composite_image": False}
     with matplotlib.rc_context(settings):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    svg = _clean(buffer.getvalue(), name)
+    svg = clean(buffer.getvalue(), name)
     if len(svg.encode()) > LIMIT:
         raise BuildError(f"figure {name} has {len(svg.encode()):,} bytes, at most {LIMIT:,} are allowed")
     return svg
 
 
-def _clean(text: str, name: str) -> str:
+def clean(text: str, name: str) -> str:
+    """Return an SVG file of matplotlib as an element for HTML whose ids start with `name`."""
     ElementTree.register_namespace("", _SVG)
     root = ElementTree.fromstring(text)
     for parent in list(root.iter()):

@@ -50,7 +50,6 @@ _WORDS = {
     ),
     # proofs
     "statement": ("Statement", "命题"),
-    "test": ("Test", "测试"),
     "measured": ("Measured", "实测"),
     "proved with": (
         "Measured with torch {torch} on {date} by",

@@ -10,9 +10,9 @@ from markdown.postprocessors import Postprocessor  # type: ignore[import-untyped
 
 WIDE = "[\u2018-\u201d\u3000-\u30ff\u3400-\u9fff\uff00-\uff60]"
 INLINE_TAGS = r"(?:</?(?:a|em|span|strong)\b[^>]*>)*"
-BREAK = re.compile(rf"({WIDE}{INLINE_TAGS})\n({INLINE_TAGS})(?={WIDE})")
+BREAK = re.compile(rf"({WIDE}{INLINE_TAGS})\n *({INLINE_TAGS})(?={WIDE})")
 
-SPACE_BEFORE_BRACKET = re.compile(r"[ \n]((?:<span\b[^>]*>)*（)")
+SPACE_BEFORE_BRACKET = re.compile(r"[ \n]+((?:<span\b[^>]*>)*（)")
 
 
 def register(md: Markdown) -> None:

@@ -15,12 +15,11 @@ from typing import Any
 from sitekit import paths
 from sitekit.errors import BuildError
 from sitekit.results import Results, from_json
-from sitekit.sources import closure, digest
+from sitekit.sources import digest
 from snippets.catalogue import CATALOGUE, Mechanism
 
 PACKAGES = ("torch", "matplotlib", "numpy", "scikit-image", "scikit-learn", "sympy")
 
-_closure = closure  # the name under which sitekit.notebooks imports it
 
 _known: dict[str, tuple[str, Results | BuildError]] = {}  # by slug: key and outcome in this process
 

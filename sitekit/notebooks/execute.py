@@ -17,7 +17,7 @@ from traitlets.config import Config
 
 from sitekit import paths
 from sitekit.errors import BuildError
-from sitekit.run import _closure
+from sitekit.sources import closure
 
 TIMEOUT = 300  # seconds for one cell
 PACKAGES = ("torch", "matplotlib", "numpy", "scikit-image", "scikit-learn", "ipykernel")
@@ -97,7 +97,7 @@ def _explain(error: CellExecutionError | CellTimeoutError, notebook: NotebookNod
 
 def _cache_key(file: Path) -> str:
     digest = hashlib.sha256(f"{sys.version} {DRAWING}".encode())
-    for source in [file, *sorted(_closure(iter([file])) - {file})]:
+    for source in [file, *sorted(closure([file]) - {file})]:
         digest.update(source.read_bytes())
     for package in PACKAGES:
         digest.update(f"{package} {version(package)}".encode())

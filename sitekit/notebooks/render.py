@@ -9,7 +9,7 @@ from nbformat import NotebookNode
 
 from sitekit import paths
 from sitekit.errors import BuildError
-from sitekit.figure import _clean
+from sitekit.figure import clean
 from sitekit.notebooks.execute import line_of
 
 WIDTH = re.compile(r'viewBox="0 0 ([\d.]+)')
@@ -67,7 +67,7 @@ def _figure(data: NotebookNode, alt: str, name: str) -> str:
     if "image/svg+xml" not in data:
         source = f"data:image/png;base64,{data['image/png'].strip()}"
         return f'<div class="atlas-figure"><img alt="{alt}" src="{source}"></div>'
-    svg = _clean(data["image/svg+xml"], name).replace("<svg", f'<svg aria-label="{alt}"', 1)
+    svg = clean(data["image/svg+xml"], name).replace("<svg", f'<svg aria-label="{alt}"', 1)
     width = WIDTH.search(svg)  # in points, 3/4 of a pixel
     style = f' style="max-width: {float(width[1]) * 4 / 3:.0f}px"' if width else ""
     return f'<div class="atlas-figure"{style}>{svg}</div>'

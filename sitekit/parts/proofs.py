@@ -1,4 +1,4 @@
-"""The table of proofs: each statement, the test that proves it, what it measured."""
+"""The table of proofs: each statement with the test that proves it, and what it measured."""
 
 import json
 from collections.abc import Iterator
@@ -24,11 +24,12 @@ def proofs(source: str, language: str) -> str:
     slug, *lines = source.strip().splitlines()
     subject = mechanism(slug)
     recorded = _recorded(subject)
-    columns = [word(key, language) for key in ("statement", "test", "measured")]
+    columns = [word(key, language) for key in ("statement", "measured")]
     rows = []
     for name, statement in _statements(subject, lines):
         measured = recorded["proofs"][chosen(f"proof of {subject.slug}", name, recorded["proofs"])]
-        rows.append([inline(statement, language), code(name), escape(measured)])
+        test = element("span", code(name), class_="atlas-summary")
+        rows.append([f"{inline(statement, language)} {test}", escape(measured)])
     folder, _, _ = subject.path.rpartition("/")
     with_torch = word("proved with", language, torch=recorded["torch"], date=recorded["date"])
     test_file = code(f"tests/{folder}/test_{subject.slug}.py")

@@ -39,7 +39,7 @@ COMPARED: dict[str, Callable[[str], list[object]]] = {
     "heading ids": lambda text: re.findall(r"^#+ .*\{#([\w-]+)\}", prose(text), re.MULTILINE),
     "heading levels": lambda text: re.findall(r"^(#+) ", prose(text), re.MULTILINE),
     "blocks": lambda text: list(code(text)),
-    "formulas": lambda text: sorted(re.findall(r"\$\$.+?\$\$|\$[^$\n]+\$", prose(text), re.DOTALL)),
+    "formulas": lambda text: sorted(re.findall(r"\$\$.+?\$\$|\$[^$]+\$", " ".join(prose(text).split()))),
     "citations": lambda text: sorted(re.findall(r"@[a-z]+\d{4}\w*", prose(text))),
     "page links": lambda text: sorted(set(re.findall(r"\]\(([^)#]*\.md)", prose(text)))),
     "table rows": lambda text: len(re.findall(r"^\|", prose(text), re.MULTILINE)),

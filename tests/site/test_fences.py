@@ -128,9 +128,10 @@ def test_cost(site: SmallAtlas) -> None:
 def test_proofs(site: SmallAtlas) -> None:
     proofs = part(site, "proofs")
     head, first, second = table(proofs)
-    assert head == ["Statement", "Test", "Measured"]
-    assert first[1:] == ["test_halves", "max |Δ| = 0"]
-    assert second == ["ResNet-50", "test_counts", "28,071,976"]
+    assert head == ["Statement", "Measured"]
+    assert first[0].endswith("test_halves")
+    assert first[1] == "max |Δ| = 0"
+    assert second == ["ResNet-50 test_counts", "28,071,976"]
     assert proofs.em is not None
     assert proofs.em.text == "halve"
     assert proofs.math is not None
