@@ -1,0 +1,160 @@
+"""Score functions: six ways to say how well a query fits a key; softmax and reading are the same for all.
+
+Paper: Minh-Thang Luong, Hieu Pham, Christopher D. Manning, "Effective Approaches to Attention-based Neural
+Machine Translation", EMNLP 2015, arXiv 1508.04025 (dot, general, concat, location). Additive: Bahdanau, Cho,
+Bengio, "Neural Machine Translation by Jointly Learning to Align and Translate", ICLR 2015, arXiv 1409.0473.
+Scaled dot: Vaswani et al., "Attention Is All You Need", NeurIPS 2017, arXiv 1706.03762.
+Differs: only the attention is here, without encoder and decoder. No score has a bias. Concat is computed as
+it is written, with all pairs stored, to show what that costs.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+KINDS = ("dot", "scaled_dot", "general", "additive", "concat", "location")
+
+
+class ScoredAttention(nn.Module):
+    """Attention with one of six scores s(q, k).
+
+    dot         q.k                          query and key of one width
+    scaled_dot  q.k / sqrt(d)                the same
+    general     q^T W k                      also called bilinear
+    additive    v^T tanh(W_q q + W_k k)      a perceptron with d_a hidden units
+    concat      v^T tanh(W [q; k])           additive with W = [W_q W_k]
+    location    row s of W q                 the place s of the key counts, not the key
+
+    g(x) = softmax(s(q, k_1), ..., s(q, k_S)); f(g, x) = sum over s of g_s v_s.
+
+    Args:
+        kind: one of `KINDS`.
+        query_dim: width d_q of the queries.
+        key_dim: width d_k of the keys; location does without.
+        hidden_dim: number d_a of hidden units, for additive and concat.
+        max_keys: largest number of keys, for location.
+
+    Shape:
+        - query: (B, T, d_q)
+        - key: (B, S, d_k)
+        - value: (B, S, d_v)
+        - mask: bool, True = may be attended, broadcasts to (B, T, S); a row without any key gives zeros
+        - scores(query, key): (B, T, S)
+        - attention(query, key): (B, T, S); weights are not negative and sum to one over S
+        - forward(query, key, value): (B, T, d_v)
+
+    Raises:
+        ValueError: `kind` is unknown, a width is below 1, a dot product has two widths, `mask` does not
+            broadcast, or location meets more than `max_keys` keys.
+        TypeError: `mask` is not bool.
+
+    General with W = I is the dot product, and sqrt(d) = 2 times the scaled one:
+
+    >>> query, key = torch.tensor([[[1.0, 2, 0, 0]]]), torch.tensor([[[3.0, 1, 7, 7], [0, 4, 0, 0]]])
+    >>> ScoredAttention("dot", 4, 4).scores(query, key)
+    tensor([[[5., 8.]]])
+    >>> ScoredAttention("scaled_dot", 4, 4).scores(query, key)
+    tensor([[[2.5000, 4.0000]]])
+    >>> general = ScoredAttention("general", 4, 4)
+    >>> general.load_state_dict({"W.weight": torch.eye(4)})
+    <All keys matched successfully>
+    >>> general.scores(query, key).tolist()
+    [[[5.0, 8.0]]]
+
+    Only location does not see the keys:
+
+    >>> unseen = []
+    >>> for kind in KINDS:
+    ...     attend = ScoredAttention(kind, 4, 4)
+    ...     if torch.equal(attend.attention(query, key), attend.attention(query, key + key.square())):
+    ...         unseen.append(kind)
+    >>> unseen
+    ['location']
+    """
+
+    def __init__(
+        self, kind: str, query_dim: int, key_dim: int, hidden_dim: int = 64, max_keys: int = 64
+    ) -> None:
+        super().__init__()
+        if kind not in KINDS:
+            raise ValueError(f"kind {kind!r} is not one of {', '.join(KINDS)}")
+        if min(query_dim, key_dim, hidden_dim, max_keys) < 1:
+            sizes = f"query_dim {query_dim}, key_dim {key_dim}, hidden_dim {hidden_dim}, max_keys {max_keys}"
+            raise ValueError(f"{sizes} must be at least 1")
+        if "dot" in kind and query_dim != key_dim:
+            raise ValueError(f"query_dim {query_dim} is not key_dim {key_dim}, as {kind} needs")
+        self.kind, self.max_keys = kind, max_keys
+        if kind == "general":
+            self.W = nn.Linear(query_dim, key_dim, bias=False)
+        elif kind == "location":
+            self.W = nn.Linear(query_dim, max_keys, bias=False)
+        elif kind == "additive":
+            self.W_q = nn.Linear(query_dim, hidden_dim, bias=False)
+            self.W_k = nn.Linear(key_dim, hidden_dim, bias=False)
+        elif kind == "concat":
+            self.W = nn.Linear(query_dim + key_dim, hidden_dim, bias=False)
+        if kind in ("additive", "concat"):
+            self.v = nn.Linear(hidden_dim, 1, bias=False)
+
+    def scores(self, query: Tensor, key: Tensor) -> Tensor:
+        """Return s(q_t, k_s) for all pairs: (B, T, d_q), (B, S, d_k) -> (B, T, S)."""
+        scores: Tensor
+        if self.kind == "location":
+            if key.shape[1] > self.max_keys:
+                raise ValueError(f"{key.shape[1]} keys are more than max_keys {self.max_keys}")
+            scores = self.W(query)[..., : key.shape[1]]
+        elif self.kind == "additive":
+            hidden = self.W_q(query)[:, :, None] + self.W_k(key)[:, None]  # (B, T, S, d_a)
+            scores = self.v(hidden.tanh()).squeeze(-1)
+        elif self.kind == "concat":
+            T, S = query.shape[1], key.shape[1]
+            both = query[:, :, None].expand(-1, -1, S, -1), key[:, None].expand(-1, T, -1, -1)
+            pairs = torch.cat(both, dim=-1)  # (B, T, S, d_q + d_k)
+            scores = self.v(self.W(pairs).tanh()).squeeze(-1)
+        elif self.kind == "general":
+            scores = self.W(query) @ key.mT
+        else:
+            scores = query @ key.mT
+            if self.kind == "scaled_dot":
+                scores = scores / math.sqrt(key.shape[-1])
+        return scores
+
+    def attention(
+        self, query: Tensor, key: Tensor, value: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """Return g(x), the weights: (B, T, S). `value` is not used: the arguments are those of forward."""
+        scores = self.scores(query, key)
+        if mask is None:
+            return scores.softmax(dim=-1)
+        if mask.dtype != torch.bool:
+            raise TypeError(f"mask must be bool, True = may be attended, not {mask.dtype}")
+        fits = all(n in (1, full) for n, full in zip(mask.shape[::-1], scores.shape[::-1], strict=False))
+        if mask.dim() > 3 or not fits:
+            raise ValueError(
+                f"mask {tuple(mask.shape)} does not broadcast to (B, T, S) = {tuple(scores.shape)}"
+            )
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+        return scores.softmax(dim=-1) * mask  # the product empties rows without a key
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return f(g(x), x), what each query reads: (B, T, d_v)."""
+        return self.attention(query, key, mask=mask) @ value
+
+
+def example(
+    B: int = 2, T: int = 3, S: int = 5, d_q: int = 8, d_k: int = 6, d_v: int = 4
+) -> tuple[ScoredAttention, tuple[Tensor, Tensor, Tensor]]:
+    """Return seeded attention with the general score, and queries, keys and values of different widths."""
+    torch.manual_seed(0)
+    inputs = torch.randn(B, T, d_q), torch.randn(B, S, d_k), torch.randn(B, S, d_v)
+    return ScoredAttention("general", d_q, d_k).eval(), inputs
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    query, key = torch.randn(1, 1, 16), torch.randn(1, 6, 16)
+    for kind in KINDS:
+        attend = ScoredAttention(kind, 16, 16)
+        weights = " ".join(f"{weight:.2f}" for weight in attend.attention(query, key)[0, 0])
+        print(f"{kind:10}  {sum(p.numel() for p in attend.parameters()):4} parameters, weights {weights}")

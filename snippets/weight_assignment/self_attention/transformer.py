@@ -1,0 +1,313 @@
+"""Transformer: an encoder reads a sequence with self-attention, a decoder writes another and attends to both.
+
+Paper: Ashish Vaswani, Noam Shazeer, Niki Parmar, Jakob Uszkoreit, Llion Jones, Aidan N. Gomez,
+Lukasz Kaiser, Illia Polosukhin, "Attention Is All You Need", NeurIPS 2017, arXiv 1706.03762 (section 3).
+Pre-norm: Ruibin Xiong, Yunchang Yang, Di He, Kai Zheng, Shuxin Zheng, Chen Xing, Huishuai Zhang, Yanyan
+Lan, Liwei Wang, Tie-Yan Liu, "On Layer Normalization in the Transformer Architecture", ICML 2020,
+arXiv 2002.04745.
+Differs: inputs and outputs are vectors, so embeddings (times sqrt(E)) and the output softmax are left to the
+caller; the attention projections have biases, as in torch; with `norm_first=True`, which is not in the first
+paper, each stack ends in a norm.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def sinusoidal_positions(length: int, width: int) -> Tensor:
+    """Return sin(p / 10000^(2i / width)) at feature 2i and the cosine at 2i + 1: (length, width), float64.
+
+    Raises:
+        ValueError: `width` is odd.
+
+    >>> sinusoidal_positions(2, 4)
+    tensor([[0.0000, 1.0000, 0.0000, 1.0000],
+            [0.8415, 0.5403, 0.0100, 1.0000]], dtype=torch.float64)
+    """
+    if width % 2:
+        raise ValueError(f"width {width} is odd; sines and cosines come in pairs")
+    speed = 10000 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)  # (width / 2)
+    angle = torch.arange(length, dtype=torch.float64)[:, None] * speed  # (length, width / 2)
+    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)  # (length, width)
+
+
+def causal_mask(length: int) -> Tensor:
+    """Return the mask that hides later tokens: (length, length), True = may be attended.
+
+    >>> causal_mask(3).int().tolist()
+    [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
+    """
+    return torch.ones(length, length, dtype=torch.bool).tril()
+
+
+class Attention(nn.Module):
+    """Multi-head attention of `x` (B, T, E) to `memory` (B, S, E); section 3.2.
+
+    g = softmax(Q K^T / sqrt(d)) per head of width d = E / heads; f = concat(g V) W_O.
+    `mask`: bool, True = may be attended, (T, S) or four dimensions that broadcast to (B, heads, T, S).
+    A query that may attend to nothing reads zeros.
+    """
+
+    def __init__(self, embed_dim: int, num_heads: int) -> None:
+        super().__init__()
+        if embed_dim < 1 or num_heads < 1 or embed_dim % num_heads:
+            raise ValueError(f"embed_dim {embed_dim} is not a positive multiple of num_heads {num_heads}")
+        self.num_heads = num_heads
+        self.q_proj = nn.Linear(embed_dim, embed_dim)
+        self.k_proj = nn.Linear(embed_dim, embed_dim)
+        self.v_proj = nn.Linear(embed_dim, embed_dim)
+        self.out_proj = nn.Linear(embed_dim, embed_dim)
+
+    def attention(self, x: Tensor, memory: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return g, the weights of each head: (B, heads, T, S)."""
+        q, k = self._split(self.q_proj(x)), self._split(self.k_proj(memory))  # (B, heads, T or S, d)
+        scores = q @ k.mT / math.sqrt(q.shape[-1])  # (B, heads, T, S)
+        if mask is None:
+            return scores.softmax(dim=-1)
+        _check(mask, scores.shape)
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+        return scores.softmax(dim=-1).masked_fill(~mask, 0.0)  # the last step empties rows without a key
+
+    def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return f(g, memory) by the fused kernel, which never stores the weights: (B, T, E)."""
+        q, k = self._split(self.q_proj(x)), self._split(self.k_proj(memory))  # (B, heads, T or S, d)
+        v = self._split(self.v_proj(memory))  # (B, heads, S, d)
+        if mask is not None:
+            _check(mask, (*q.shape[:3], k.shape[2]))
+        heads = F.scaled_dot_product_attention(q, k, v, mask)  # (B, heads, T, d)
+        output: Tensor = self.out_proj(heads.transpose(1, 2).flatten(2))  # (B, T, E)
+        return output
+
+    def _split(self, x: Tensor) -> Tensor:
+        B, N, E = x.shape
+        return x.reshape(B, N, self.num_heads, E // self.num_heads).transpose(1, 2)  # (B, heads, N, d)
+
+
+class AddNorm(nn.Module):
+    """Residual and LayerNorm around a sublayer s.
+
+    Post-norm, the paper's: norm(x + s(x)). Pre-norm: x + s(norm(x)), which leaves the residual path free.
+    """
+
+    def __init__(self, embed_dim: int, dropout: float, norm_first: bool) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(embed_dim)
+        self.dropout = nn.Dropout(dropout)
+        self.norm_first = norm_first
+
+    def enter(self, x: Tensor) -> Tensor:
+        """Return what the sublayer gets to see: (B, T, E) -> (B, T, E)."""
+        return self.norm(x) if self.norm_first else x
+
+    def forward(self, x: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return x joined with what the sublayer makes of it: (B, T, E) -> (B, T, E)."""
+        x = x + self.dropout(sublayer(self.enter(x)))
+        return x if self.norm_first else self.norm(x)
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention, then a feed-forward network at each position; with a causal mask, a GPT layer.
+
+    Order means nothing to it without that mask: permuted tokens give permuted outputs.
+    """
+
+    def __init__(
+        self, embed_dim: int, num_heads: int, ff_dim: int, dropout: float = 0.1, norm_first: bool = False
+    ) -> None:
+        super().__init__()
+        self.self_attention = Attention(embed_dim, num_heads)
+        self.feed_forward = _feed_forward(embed_dim, ff_dim)
+        self.add1, self.add2 = (AddNorm(embed_dim, dropout, norm_first) for _ in range(2))
+
+    def attention(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the weights of the self-attention: (B, T, E) -> (B, heads, T, T)."""
+        y = self.add1.enter(x)
+        return self.self_attention.attention(y, y, mask)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the tokens after both sublayers: (B, T, E) -> (B, T, E)."""
+        x = self.add1(x, lambda y: self.self_attention(y, y, mask))
+        output: Tensor = self.add2(x, self.feed_forward)
+        return output
+
+
+class DecoderLayer(nn.Module):
+    """Causal self-attention, attention to the encoder's output `memory`, feed-forward network."""
+
+    def __init__(
+        self, embed_dim: int, num_heads: int, ff_dim: int, dropout: float = 0.1, norm_first: bool = False
+    ) -> None:
+        super().__init__()
+        self.self_attention = Attention(embed_dim, num_heads)
+        self.cross_attention = Attention(embed_dim, num_heads)
+        self.feed_forward = _feed_forward(embed_dim, ff_dim)
+        self.add1, self.add2, self.add3 = (AddNorm(embed_dim, dropout, norm_first) for _ in range(3))
+
+    def attention(self, x: Tensor, memory: Tensor, memory_mask: Tensor | None = None) -> Tensor:
+        """Return the weights of the cross-attention: (B, T, E) and (B, S, E) -> (B, heads, T, S)."""
+        y = self.add2.enter(self._read_target(x))
+        return self.cross_attention.attention(y, memory, memory_mask)
+
+    def forward(self, x: Tensor, memory: Tensor, memory_mask: Tensor | None = None) -> Tensor:
+        """Return the tokens after all three sublayers: (B, T, E) and (B, S, E) -> (B, T, E)."""
+        x = self._read_target(x)
+        x = self.add2(x, lambda y: self.cross_attention(y, memory, memory_mask))
+        output: Tensor = self.add3(x, self.feed_forward)
+        return output
+
+    def _read_target(self, x: Tensor) -> Tensor:
+        mask = causal_mask(x.shape[1]).to(x.device)
+        read: Tensor = self.add1(x, lambda y: self.self_attention(y, y, mask))
+        return read
+
+
+class Transformer(nn.Module):
+    """Encoder and decoder.
+
+    Args:
+        embed_dim: width E of all tokens; even.
+        num_heads: number of heads; divides E.
+        ff_dim: hidden width F of the feed-forward networks; 4 E if not given.
+        num_layers: layers of the encoder, and as many of the decoder.
+        dropout: probability with which a feature of the input or of a sublayer's output is dropped, in
+            training only.
+        norm_first: pre-norm instead of the paper's post-norm.
+
+    Shape:
+        - source: (B, S, E), embedded tokens; positions are added here
+        - target: (B, T, E), likewise: a start token, then the output so far
+        - source_mask: (B, S), bool, True = may be attended; False at padding. Padding at the end of the
+          target needs no mask, since no earlier token sees it
+        - attention(source, target): (B, layers, heads, T, S), the cross-attention
+        - forward(source, target): (B, T, E); output t has seen the whole source and target 0 to t
+
+    Raises:
+        ValueError: a size is below 1, E is odd or not divisible by `num_heads`, or the mask does not fit.
+        TypeError: the mask is not bool.
+
+    What comes later changes nothing before it, so all outputs can be trained at once:
+
+    >>> model, (source, target) = example()
+    >>> output = model(source, target)
+    >>> torch.allclose(model(source, target[:, :3]), output[:, :3], atol=1e-5)
+    True
+
+    Layers of the paper's base model:
+
+    >>> layers = EncoderLayer(512, 8, 2048), DecoderLayer(512, 8, 2048)
+    >>> [sum(p.numel() for p in layer.parameters()) for layer in layers]
+    [3152384, 4204032]
+
+    Post-norm ends in a LayerNorm whatever the weights; its outputs have mean 0 and variance 1:
+
+    >>> bool(output.mean(dim=-1).abs().max() < 1e-6), round(output.var(unbiased=False).item(), 3)
+    (True, 1.0)
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        ff_dim: int | None = None,
+        num_layers: int = 6,
+        dropout: float = 0.1,
+        norm_first: bool = False,
+    ) -> None:
+        super().__init__()
+        ff_dim = 4 * embed_dim if ff_dim is None else ff_dim
+        if embed_dim % 2 or num_layers < 1:
+            raise ValueError(f"embed_dim {embed_dim} must be even and num_layers {num_layers} at least 1")
+        sizes = (embed_dim, num_heads, ff_dim, dropout, norm_first)
+        self.encoder = nn.ModuleList(EncoderLayer(*sizes) for _ in range(num_layers))
+        self.decoder = nn.ModuleList(DecoderLayer(*sizes) for _ in range(num_layers))
+        self.encoder_norm = nn.LayerNorm(embed_dim) if norm_first else nn.Identity()
+        self.decoder_norm = nn.LayerNorm(embed_dim) if norm_first else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+
+    def encode(self, source: Tensor, source_mask: Tensor | None = None) -> Tensor:
+        """Return what the decoder reads, the memory: (B, S, E) -> (B, S, E)."""
+        mask = _padding(source_mask, source)
+        x = self._start(source)
+        for layer in self.encoder:
+            x = layer(x, mask)
+        memory: Tensor = self.encoder_norm(x)
+        return memory
+
+    def decode(self, target: Tensor, memory: Tensor, source_mask: Tensor | None = None) -> Tensor:
+        """Return the outputs, none of which has seen later tokens: (B, T, E) -> (B, T, E)."""
+        mask = _padding(source_mask, memory)
+        x = self._start(target)
+        for layer in self.decoder:
+            x = layer(x, memory, mask)
+        output: Tensor = self.decoder_norm(x)
+        return output
+
+    def attention(self, source: Tensor, target: Tensor, source_mask: Tensor | None = None) -> Tensor:
+        """Return g, how each decoder layer attends to the source: (B, layers, heads, T, S)."""
+        memory, mask = self.encode(source, source_mask), _padding(source_mask, source)
+        x = self._start(target)
+        weights = []
+        for layer in self.decoder:
+            assert isinstance(layer, DecoderLayer)
+            weights.append(layer.attention(x, memory, mask))
+            x = layer(x, memory, mask)
+        return torch.stack(weights, dim=1)
+
+    def forward(self, source: Tensor, target: Tensor, source_mask: Tensor | None = None) -> Tensor:
+        """Return the outputs: (B, S, E) and (B, T, E) -> (B, T, E)."""
+        return self.decode(target, self.encode(source, source_mask), source_mask)
+
+    def _start(self, x: Tensor) -> Tensor:
+        positions = sinusoidal_positions(x.shape[1], x.shape[2]).to(x.device, x.dtype)
+        started: Tensor = self.dropout(x + positions)
+        return started
+
+
+def _feed_forward(embed_dim: int, ff_dim: int) -> nn.Sequential:
+    if ff_dim < 1:
+        raise ValueError(f"ff_dim {ff_dim} must be at least 1")
+    return nn.Sequential(nn.Linear(embed_dim, ff_dim), nn.ReLU(), nn.Linear(ff_dim, embed_dim))
+
+
+def _padding(mask: Tensor | None, x: Tensor) -> Tensor | None:
+    """Give a mask of tokens (B, S) the axes of heads and queries: (B, 1, 1, S)."""
+    if mask is None:
+        return None
+    if mask.shape != x.shape[:2]:
+        raise ValueError(f"mask {tuple(mask.shape)} must be (batch, length) = {tuple(x.shape[:2])}")
+    return mask[:, None, None, :]
+
+
+def _check(mask: Tensor, shape: tuple[int, ...]) -> None:
+    """Refuse a mask that is not bool or does not broadcast to (B, heads, T, S)."""
+    if mask.dtype != torch.bool:
+        raise TypeError(f"mask must be bool, True = may be attended, not {mask.dtype}")
+    fits = all(n in (1, full) for n, full in zip(mask.shape[::-1], shape[::-1], strict=False))
+    if mask.dim() not in (2, 4) or not fits:
+        raise ValueError(
+            f"mask {tuple(mask.shape)} must have two dimensions (T, S) or four that broadcast to "
+            f"(B, heads, T, S) = {tuple(shape)}"
+        )
+
+
+def example(
+    B: int = 3, S: int = 7, T: int = 5, E: int = 24, heads: int = 4, layers: int = 2
+) -> tuple[Transformer, tuple[Tensor, Tensor]]:
+    """Return a seeded model and its input: B sources of S tokens and B targets of T tokens, E features."""
+    torch.manual_seed(0)
+    model = Transformer(E, heads, num_layers=layers).eval()
+    return model, (torch.randn(B, S, E), torch.randn(B, T, E))
+
+
+if __name__ == "__main__":
+    model, (source, target) = example()
+    weights = model.attention(source, target)
+    print(f"source {tuple(source.shape)}, target {tuple(target.shape)}, weights {tuple(weights.shape)}")
+    output = model(source, target)
+    changed = torch.cat([target[:, :3], torch.randn_like(target[:, 3:])], dim=1)
+    for t, change in enumerate((model(source, changed) - output).abs().amax(dim=(0, 2))):
+        print(f"other target tokens 3 and 4 change output {t} by {change:.3f}")
