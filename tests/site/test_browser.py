@@ -22,6 +22,7 @@ PAGES = sorted(
     for file in (ROOT / "docs" / "en").rglob(suffix)
 )
 LANGUAGES = {"en": "", "zh": "zh/"}
+SCHEMES = {"light": "default", "dark": "slate"}
 PHONE = {"width": 390, "height": 844}
 MECHANISM = "attention-domain/channel/senet/"
 FIRST_VISIT_LIMIT = 300_000
@@ -85,8 +86,7 @@ def test_page_is_sound(browser: Browser, address: str, name: str, language: str)
         assert response.ok
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-            shown = page.locator("body").get_attribute("data-md-color-scheme")
-            assert shown == {"light": "default", "dark": "slate"}[scheme]
+            expect(page.locator("body")).to_have_attribute("data-md-color-scheme", SCHEMES[scheme])
             assert serious(page) == [], scheme
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
         assert not errors
@@ -131,9 +131,9 @@ def test_language_switch_stays_on_the_page(page: Page, address: str, name: str) 
 def test_colour_scheme_survives_the_language_switch(page: Page, address: str) -> None:
     page.emulate_media(color_scheme="light")
     page.goto(address + MECHANISM)
-    for _ in range(2):
+    for scheme in ("default", "slate"):
         page.locator("label[for^=__palette]:visible").first.click()
-    assert page.locator("body").get_attribute("data-md-color-scheme") == "slate"
+        expect(page.locator("body")).to_have_attribute("data-md-color-scheme", scheme)
     page.locator("a[hreflang=zh-Hans]:visible").first.click()
     page.wait_for_url(address + "zh/" + MECHANISM)
     expect(page.locator("body")).to_have_attribute("data-md-color-scheme", "slate")
