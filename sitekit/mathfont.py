@@ -49,7 +49,7 @@ CHARACTERS = (
     (0x1D49C, 0x1D4B5),  # script capitals
     (0x1D538, 0x1D551),  # blackboard capitals
     (0x1D6A4, 0x1D6A5),  # dotless italics
-    (0x1D6A8, 0x1D71B),  # bold, italic Greek
+    (0x1D6E2, 0x1D755),  # italic, bold italic Greek
     (0x1D7CE, 0x1D7D7),  # bold digits
 )
 
