@@ -10,7 +10,7 @@ from typing import Any
 
 from markdown import Extension, Markdown  # type: ignore[import-untyped]
 
-from sitekit import citations, includes, linebreaks, links, math
+from sitekit import citations, includes, linebreaks, links, math, search
 
 
 class SiteExtension(Extension):  # type: ignore[misc]
@@ -30,6 +30,7 @@ class SiteExtension(Extension):  # type: ignore[misc]
         linebreaks.register(md)
         links.register(md)
         math.register(md, language)
+        search.register(md)
 
 
 def makeExtension(**options: Any) -> SiteExtension:

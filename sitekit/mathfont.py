@@ -23,29 +23,34 @@ CHARACTERS = (
     (0x237, 0x237),  # dotless j
     (0x2C6, 0x2DD),  # spacing accents: hat, check, breve, tilde
     (0x300, 0x30C),  # combining accents
-    (0x332, 0x338),
+    (0x338, 0x338),  # stroke of "not equal"
     (0x391, 0x3F6),  # Greek
     (0x2010, 0x2027),  # dashes, double bars, ellipsis
     (0x2032, 0x2034),  # primes
     (0x2061, 0x2064),  # invisible operators
-    (0x20D0, 0x20D7),  # vector arrows
-    (0x2102, 0x2138),  # letter-like symbols: the blackboard R, the script L
-    (0x2190, 0x21FF),  # arrows
-    (0x2200, 0x22FF),  # operators and relations
+    (0x20D7, 0x20D7),  # vector arrow
+    (0x2102, 0x211D),  # letter-like symbols: the blackboard R, the script L
+    (0x2190, 0x2199),  # arrows
+    (0x21A6, 0x21A6),  # maps to
+    (0x21D0, 0x21D5),  # double arrows
+    (0x2200, 0x222D),  # for all ... integrals: element of, sum, root
+    (0x223C, 0x2248),  # similar, approximately
+    (0x2260, 0x226B),  # not equal, less, greater
+    (0x2282, 0x2287),  # subsets
+    (0x2295, 0x2299),  # operators in circles
+    (0x22A4, 0x22A5),  # top (transpose), bottom
+    (0x22C5, 0x22C6),  # dot, star
+    (0x22EE, 0x22F1),  # dots
     (0x2308, 0x230B),  # ceiling, floor
-    (0x23B4, 0x23B5),  # brackets above and below
-    (0x23DC, 0x23DF),  # braces above and below
-    (0x25A0, 0x25CF),  # squares, triangles, circles
-    (0x27E6, 0x27EB),  # angle and white brackets
-    (0x27F5, 0x27FC),  # long arrows
-    (0x2A00, 0x2A06),  # n-ary operators
+    (0x23DE, 0x23DF),  # braces above and below
+    (0x27E8, 0x27E9),  # angle brackets
     (0x2A7D, 0x2A7E),  # slanted less or equal
-    (0x2AAF, 0x2AB0),  # precedes or equal
-    (0x1D400, 0x1D4CF),  # bold, italic, bold italic, script letters
-    (0x1D538, 0x1D56B),  # blackboard letters
-    (0x1D670, 0x1D6A5),  # typewriter letters, dotless italics
-    (0x1D6A8, 0x1D755),  # bold, italic, bold italic Greek
-    (0x1D7CE, 0x1D7E1),  # bold and blackboard digits
+    (0x1D400, 0x1D467),  # bold, italic letters
+    (0x1D49C, 0x1D4B5),  # script capitals
+    (0x1D538, 0x1D551),  # blackboard capitals
+    (0x1D6A4, 0x1D6A5),  # dotless italics
+    (0x1D6E2, 0x1D755),  # italic, bold italic Greek
+    (0x1D7CE, 0x1D7D7),  # bold digits
 )
 
 

@@ -112,7 +112,7 @@ CATALOGUE = _by_slug(
             parameters="d_a*(d_q + d_k + 1)",
             macs="B*d_a*(T*d_q + S*d_k) + B*T*S*(d_a + d_v)",
             complexity=r"O(T S (d_a + d_v))",
-            aliases=("QKV", "query-key-value", "three stages", "查询键值", "三个阶段", "打分、加权、读取"),
+            aliases=("QKV", "query-key-value", "three stages", "查询键值", "三个阶段"),
             related=("multi_head", "blstm_attention", "non_local"),
         ),
         Mechanism(

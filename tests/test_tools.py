@@ -24,6 +24,12 @@ def test_every_dependency_is_pinned() -> None:
     assert "+" not in PINS["torch"]
 
 
+def test_doctests_of_the_snippets_are_part_of_the_run() -> None:
+    options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    assert "--doctest-modules" in options["addopts"].split()
+    assert {"snippets", "sitekit", "tests", "docs"} == set(options["testpaths"])
+
+
 def test_pre_commit_has_the_pinned_versions() -> None:
     text = (ROOT / ".pre-commit-config.yaml").read_text()
     assert re.search(r"ruff-pre-commit\n +rev: v(\S+)", text)[1] == PINS["ruff"]

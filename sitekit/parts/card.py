@@ -38,7 +38,8 @@ def _items(mechanism: Mechanism, results: Results, language: str) -> Iterator[tu
     if mechanism.aliases:
         yield "aliases", escape(separator(language).join(mechanism.aliases))
     file = f"{mechanism.slug}.py"
-    yield "code", link(f"/snippets/{mechanism.path}.py", escape(word("download", language, file=file)))
+    target = f"/snippets/{mechanism.path}.py"
+    yield "code", element("a", escape(word("download", language, file=file)), href=target, download=file)
     yield "run", code(f"python -m snippets run {mechanism.slug}")
 
 

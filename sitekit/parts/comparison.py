@@ -19,9 +19,9 @@ _COLUMNS = (
     "year",
     "parameters",
     "macs",
-    "at sizes",
     "complexity",
     "parameter formula",
+    "at sizes",
 )
 
 
@@ -42,8 +42,7 @@ def _row(mechanism: Mechanism, language: str) -> str:
     largest = found.rows[-1]
     at = sizes({name: size for name, size in largest.sizes.items() if name in varied(found)})
     weights, domain = (
-        axis_value(value, language) if value else word("foundations", language)
-        for value in (mechanism.weights, mechanism.domain)
+        axis_value(value, language) if value else "–" for value in (mechanism.weights, mechanism.domain)
     )
     cells = (
         element("th", to_mechanism(mechanism, language), scope="row"),
@@ -52,9 +51,9 @@ def _row(mechanism: Mechanism, language: str) -> str:
         element("td", str(citations.year(mechanism.citation))),
         _count(largest.parameters),
         _count(largest.macs),
-        element("td", escape(at), class_="number"),
         element("td", formula(mechanism.complexity)),
         element("td", parameters(found, language)),
+        element("td", escape(at)),
     )
     names = " ".join([mechanism.slug, mechanism.title, *mechanism.aliases])
     return element("tr", "".join(cells), data_names=names)

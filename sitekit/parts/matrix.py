@@ -2,7 +2,7 @@
 
 from html import escape
 
-from sitekit.labels import word
+from sitekit.labels import axis_value, word
 from sitekit.pages import FOUNDATIONS, exists
 from sitekit.parts.html import element, link
 from sitekit.parts.refer import to_mechanism, to_overview
@@ -30,7 +30,7 @@ def _cell(weights: Weights, domain: Domain, language: str) -> str:
     if not found:
         return element("td", "–", class_="atlas-empty", aria_label=word("none here", language))
     items = "".join(element("li", to_mechanism(row, language)) for row in found)
-    return element("td", element("ul", items))
+    return element("td", element("ul", items), data_label=axis_value(weights, language))
 
 
 def _foundations(language: str) -> str:

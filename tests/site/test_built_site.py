@@ -2,13 +2,16 @@
 
 import re
 from collections import Counter
+from html import unescape
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from fontTools.ttLib import TTFont
 
 from tests.site.pages import Page, read
 
+FIRST_CHINESE = 0x3000
 LANGUAGES = {"en": "", "zh": "zh/"}  # language to folder of the site
 
 
@@ -104,6 +107,15 @@ def test_formulas_are_converted(site: Path, articles: dict[Path, Page]) -> None:
         if (found := re.search(r".{0,30}(?:\$|\\[(\[]|\\(?:frac|mathrm|sum|alpha)).{0,30}", page.text))
     ]
     assert not left, "\n".join(left)
+
+
+def test_the_math_font_has_every_character(site: Path, pages: dict[Path, Page]) -> None:
+    font = TTFont(site / "assets" / "math.woff2").getBestCmap()
+    for file in pages:
+        for formula in re.findall(r"<math.*?</math>", file.read_text(encoding="utf-8"), re.DOTALL):
+            text = unescape(re.sub(r"<annotation.*?</annotation>|<[^>]+>", "", formula, flags=re.DOTALL))
+            missing = {c for c in text if ord(c) < FIRST_CHINESE and not c.isspace()} - set(map(chr, font))
+            assert not missing, f"{file.relative_to(site)}: {formula}"
 
 
 def test_head(site: Path, pages: dict[Path, Page]) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from figures.style import new_figure, show_image
 from snippets.attention_domain.channel.senet import SEBlock
 
-SIZE = 96
+SIZE = 72
 DIRECTIONS = ("|", "\\", "–", "/")
 
 
