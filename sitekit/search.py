@@ -1,20 +1,22 @@
-"""Keeps the source of whole modules out of the search: it would be most of what every visitor loads."""
+"""Keeps code, proofs and references out of the search: they would be most of what every visitor loads."""
 
 import re
 
 from markdown import Markdown  # type: ignore[import-untyped]
 from markdown.postprocessors import Postprocessor  # type: ignore[import-untyped]
 
-MODULE = re.compile(r'<div class="language-python highlight">(?=<span class="filename">)')
+LEFT_OUT = re.compile(
+    r'<div class="(?:language-python highlight|atlas-(?:proofs|cost|bibtex|neighbours)\b[^"]*)"'
+)
 
 
 def register(md: Markdown) -> None:
     """Run when the blocks of code, stashed until `raw_html` (30), are back."""
-    md.postprocessors.register(Modules(), "sitekit-search", 6)
+    md.postprocessors.register(LeftOut(), "sitekit-search", 6)
 
 
-class Modules(Postprocessor):  # type: ignore[misc]
-    """Marks blocks of code with a file name as not to be indexed."""
+class LeftOut(Postprocessor):  # type: ignore[misc]
+    """Marks parts of a page as not to be indexed."""
 
     def run(self, text: str) -> str:
-        return MODULE.sub('<div class="language-python highlight" data-search-exclude>', text)
+        return LEFT_OUT.sub(r"\g<0> data-search-exclude", text)

@@ -291,7 +291,7 @@ CATALOGUE = _by_slug(
         ),
         Mechanism(
             path="weight_assignment/self_attention/self_attention",
-            title="Self-attention",
+            title="Self-attention: a single head",
             weights=Weights.SELF,
             domain=Domain.SEQUENCE,
             citation="vaswani2017attention",
@@ -299,6 +299,7 @@ CATALOGUE = _by_slug(
             macs="3*B*T*E*d + 2*B*T**2*d",
             complexity=r"O(T E d + T^2 d)",
             aliases=(
+                "self-attention",
                 "intra-attention",
                 "single-head self-attention",
                 "scaled dot-product self-attention",

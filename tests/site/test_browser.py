@@ -28,7 +28,6 @@ MECHANISM = "attention-domain/channel/senet/"
 FIRST_VISIT_LIMIT = 300_000
 
 pytestmark = [
-    pytest.mark.xdist_group("browser"),
     pytest.mark.skipif(
         CHROMIUM is None and "CI" not in os.environ,
         reason="no Chromium found: install one to test the site in it",
@@ -147,7 +146,7 @@ def test_colour_scheme_survives_the_language_switch(page: Page, address: str) ->
         ("en", "Att-BLSTM", "weight-assignment/soft/blstm-attention/"),
         ("en", "NLNet", "attention-domain/spatial/non-local/"),
         ("zh", "squeeze", MECHANISM),
-        ("zh", "通道", MECHANISM),
+        ("zh", "通道", "attention-domain/channel/"),
         ("zh", "点积", "foundations/query-key-value/"),
         ("zh", "多头自注意力", "weight-assignment/self-attention/multi-head/"),
     ],
