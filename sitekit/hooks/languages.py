@@ -16,7 +16,15 @@ from mkdocs.livereload import LiveReloadServer
 
 from sitekit.paths import DOCS, ROOT
 
-WATCHED = ["snippets", "figures", "overrides", "mkdocs.base.yml", "docs/references.bib", "docs/proofs.json"]
+WATCHED = [
+    "snippets",
+    "figures",
+    "overrides",
+    "styles",
+    "mkdocs.base.yml",
+    "docs/references.bib",
+    "docs/proofs.json",
+]
 
 jieba.setLogLevel(logging.WARNING)  # splits Chinese into words for the search; chatty on its first use
 

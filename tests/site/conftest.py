@@ -14,7 +14,7 @@ from filelock import FileLock
 
 ROOT = Path(__file__).parents[2]
 SITE = ROOT / "site"
-SOURCES = ["docs", "snippets", "figures", "sitekit", "overrides"]
+SOURCES = ["docs", "snippets", "figures", "sitekit", "overrides", "styles"]
 SUBPATH = "/attention-atlas/"
 
 

@@ -238,6 +238,7 @@ def create(root: Path) -> SmallAtlas:
     atlas = SmallAtlas(root)
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "sitekit", root / "sitekit", ignore=ignored)
+    shutil.copytree(ROOT / "styles", root / "styles")
     shutil.copy(ROOT / "mkdocs.base.yml", root)
     real = (ROOT / CATALOGUE).read_text(encoding="utf-8")
     files = {

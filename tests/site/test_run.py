@@ -157,7 +157,7 @@ def test_a_large_figure_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_colors_are_readable_on_light_and_dark_pages() -> None:
-    palette = (small_atlas.ROOT / "overrides/assets/stylesheets/palette.css").read_text()
+    palette = (small_atlas.ROOT / "styles/palette.css").read_text()
     backgrounds = re.findall(r"--atlas-(?:paper|surface): (#[0-9a-f]{6})", palette)
     assert len(backgrounds) >= 4
     for color, background in product(COLORS, backgrounds):
