@@ -104,6 +104,24 @@ def _by_slug(rows: Iterable[Mechanism]) -> MappingProxyType[str, Mechanism]:
 CATALOGUE = _by_slug(
     [
         Mechanism(
+            path="foundations/general",
+            title="Attention in one formula",
+            weights=None,
+            domain=None,
+            citation="guo2022survey",
+            parameters="0",
+            macs="0",
+            complexity=r"O(T C H W)",
+            aliases=(
+                "f(g(x), x)",
+                "general formula",
+                "general form of attention",
+                "注意力的通用公式",
+                "一般形式",
+            ),
+            related=("query_key_value", "scores", "senet", "non_local", "blstm_attention"),
+        ),
+        Mechanism(
             path="foundations/query_key_value",
             title="Query, key, value: the three stages",
             weights=None,
@@ -113,7 +131,7 @@ CATALOGUE = _by_slug(
             macs="B*d_a*(T*d_q + S*d_k) + B*T*S*(d_a + d_v)",
             complexity=r"O(T S (d_a + d_v))",
             aliases=("QKV", "query-key-value", "three stages", "查询键值", "三个阶段"),
-            related=("multi_head", "blstm_attention", "non_local"),
+            related=("general", "multi_head", "blstm_attention", "non_local"),
         ),
         Mechanism(
             path="foundations/scores",

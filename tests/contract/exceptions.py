@@ -8,6 +8,7 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
         "blstm_attention": "the compiler refuses every nn.LSTM unless torch._dynamo.config.allow_rnn is set",
     },
     "test_every_parameter_receives_a_gradient": {
+        "general": "it has no parameters",
         "stochastic": "a draw has no derivative: REINFORCE trains the policy, not the output of forward",
     },
 }
