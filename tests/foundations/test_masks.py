@@ -1,0 +1,331 @@
+"""Proofs of the mask convention and its converters."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention.bias import causal_lower_right
+
+from snippets.foundations.masks import (
+    MaskedAttention,
+    causal,
+    example,
+    from_additive,
+    from_huggingface,
+    from_mha,
+    from_mha_padding,
+    padding,
+    to_additive,
+    to_huggingface,
+    to_mha,
+    to_mha_padding,
+)
+from tests.measure import Measured
+
+B, HEADS, T, S, D = 2, 3, 4, 6, 5
+LENGTHS = torch.tensor([6, 4])
+
+
+def naive_attention(
+    query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Loops over samples, heads and queries; a sum runs over the allowed keys and no others."""
+    (B, heads, T, d), S = query.shape, key.shape[2]
+    weights, output = [], []
+    for b in range(B):
+        for h in range(heads):
+            for t in range(T):
+                keys = [s for s in range(S) if allowed is None or allowed.expand(B, heads, T, S)[b, h, t, s]]
+                exps = {s: ((query[b, h, t] * key[b, h, s]).sum() / math.sqrt(d)).exp() for s in keys}
+                zero = query.new_zeros(())
+                row = [exps[s] / sum(exps.values()) if s in exps else zero for s in range(S)]
+                weights.append(torch.stack(row))
+                output.append(sum((row[s] * value[b, h, s] for s in keys), torch.zeros_like(value[b, h, 0])))
+    return torch.stack(weights).view(B, heads, T, S), torch.stack(output).view(B, heads, T, -1)
+
+
+def inputs(T: int = T, S: int = S) -> tuple[Tensor, Tensor, Tensor]:
+    torch.manual_seed(1)
+    sizes = (T, S, S)
+    query, key, value = (torch.randn(B, HEADS, n, D, dtype=torch.float64, requires_grad=True) for n in sizes)
+    return query, key, value
+
+
+def random_mask() -> Tensor:
+    """A mask for each sample and head; the first query of each may attend to nothing."""
+    mask = torch.rand(B, HEADS, T, S, generator=torch.Generator().manual_seed(2)) > 0.4
+    mask[:, :, 0] = False
+    return mask
+
+
+MASKS = {
+    "none": None,
+    "causal": causal(T, S),
+    "padding": padding(LENGTHS, S),
+    "causal and padding": causal(T, S) & padding(LENGTHS, S),
+    "causal and padding on the left": causal(T, S) & padding(LENGTHS, S).flip(-1),
+    "random": random_mask(),
+}
+
+
+def leak(weights: Tensor, mask: Tensor) -> float:
+    """Share of the weight that lies on hidden keys."""
+    return ((weights * ~mask).sum() / weights.sum()).item()
+
+
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+def test_equals_naive_reference(measured: Measured, mask: Tensor | None) -> None:
+    attend, tensors = MaskedAttention(), inputs()
+    weights, y = naive_attention(*tensors, mask)
+    measured.close(attend.attention(*tensors, mask), weights)
+    measured.close(attend(*tensors, mask), y)
+    measured.gradients(attend(*tensors, mask), y, of=tensors)
+    measured.gradients(attend.attention(*tensors, mask), weights, of=tensors[:2])
+
+
+def test_causal_and_padding_equal_their_definition(measured: Measured) -> None:
+    for T, S in ((4, 4), (4, 6), (6, 4), (1, 5)):
+        allowed = causal(T, S).tolist()
+        expected = [[s - (S - 1) <= t - (T - 1) for s in range(S)] for t in range(T)]
+        assert allowed == expected
+        measured.value("allowed", sum(map(sum, allowed)), lambda n: n > 0)
+    assert torch.equal(causal(4, 6), causal_lower_right(4, 6)._materialize().bool())  # torch's own
+    real = padding(torch.tensor([5, 2, 0]), 5)
+    assert real.shape == (3, 1, 1, 5)
+    assert real.flatten(1).tolist() == [[s < length for s in range(5)] for length in (5, 2, 0)]
+
+
+def test_every_round_trip_is_exact(measured: Measured) -> None:
+    shape, real = (B, HEADS, T, S), padding(LENGTHS, S)
+    trips = [(real, from_mha_padding(to_mha_padding(real))), (real, from_huggingface(to_huggingface(real)))]
+    for mask in MASKS.values():
+        if mask is not None:
+            trips.append((mask.expand(shape), from_mha(to_mha(mask, shape), HEADS)))
+    trips.append((causal(T, S), from_mha(~causal(T, S), HEADS)))
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        for hidden in (-math.inf, torch.finfo(dtype).min, -1e4, -100.0):
+            trips.append((random_mask(), from_additive(to_additive(random_mask(), dtype, hidden))))
+    for mask, back in trips:
+        assert mask.shape == back.shape
+        measured.value("entries changed", (mask != back).sum().item(), lambda n: n == 0)
+    theirs = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
+    assert torch.equal(to_huggingface(from_huggingface(theirs)), theirs)
+    assert from_huggingface(theirs.float()).equal(from_huggingface(theirs))
+
+
+def mha() -> nn.MultiheadAttention:
+    """Torch's module with identity matrices: what remains is its attention."""
+    module = nn.MultiheadAttention(HEADS * D, HEADS, bias=False, batch_first=True, dtype=torch.float64)
+    with torch.no_grad():
+        module.in_proj_weight.copy_(torch.eye(HEADS * D).repeat(3, 1))
+        module.out_proj.weight.copy_(torch.eye(HEADS * D))
+    return module
+
+
+def merge(heads: Tensor) -> Tensor:
+    return heads.transpose(1, 2).flatten(2)
+
+
+def test_one_mask_means_the_same_in_every_convention(measured: Measured) -> None:
+    tensors, shape, real = inputs(), (B, HEADS, T, S), padding(LENGTHS, S)
+    query, key, value = tensors
+    mask = causal(T, S) & real
+    y, minimum = MaskedAttention()(*tensors, mask), torch.finfo(torch.float64).min
+    scores, merged = query @ key.mT / math.sqrt(D), [merge(x) for x in tensors]
+    others = [
+        F.scaled_dot_product_attention(*tensors, mask),
+        F.scaled_dot_product_attention(*tensors, to_additive(mask, torch.float64)),
+        F.scaled_dot_product_attention(*tensors, to_additive(mask, torch.float64, minimum)),
+        (scores + to_additive(mask, torch.float64)).softmax(-1) @ value,
+        (scores + to_additive(mask, torch.float64, minimum)).softmax(-1) @ value,
+        MaskedAttention()(*tensors, causal(T, S) & from_huggingface(to_huggingface(real))),
+    ]
+    for other in others:
+        measured.close(other, y)
+        measured.gradients(other, y, of=tensors)
+    theirs = [
+        {"attn_mask": to_mha(mask, shape)},
+        {"attn_mask": to_additive(mask.expand(shape).flatten(0, 1), torch.float64)},
+        {"attn_mask": ~causal(T, S), "key_padding_mask": to_mha_padding(real)},
+    ]
+    for arguments in theirs:
+        for need_weights in (True, False):
+            other, _ = mha()(*merged, **arguments, need_weights=need_weights)
+            measured.close(other, merge(y))
+            measured.gradients(other, merge(y), of=tensors)
+
+
+def test_query_without_keys_reads_zeros(measured: Measured) -> None:
+    tensors, mask = inputs(), random_mask()
+    y = MaskedAttention()(*tensors, mask)
+    measured.close(y[:, :, 0], torch.zeros(B, HEADS, D, dtype=torch.float64), tolerance=0)
+    weights = MaskedAttention().attention(*tensors, mask)
+    measured.close(weights[:, :, 0], torch.zeros(B, HEADS, S, dtype=torch.float64), tolerance=0)
+    (gradient,) = torch.autograd.grad(
+        y.square().sum() + weights.square().sum(), tensors[:1], retain_graph=True
+    )
+    measured.close(gradient[:, :, 0], torch.zeros(B, HEADS, D, dtype=torch.float64), tolerance=0)
+    rest = MaskedAttention()(tensors[0][:, :, 1:], *tensors[1:], mask[:, :, 1:])
+    measured.gradients(y[:, :, 1:], rest, of=tensors)  # the empty rows add nothing to any gradient
+
+
+def test_masking_a_key_equals_deleting_it(measured: Measured) -> None:
+    (query, key, value), attend = inputs(), MaskedAttention()
+    shown = torch.tensor([0, 2, 5])
+    mask = torch.zeros(T, S, dtype=torch.bool).index_fill(1, shown, True)
+    y = attend(query, key, value, mask)
+    deleted = attend(query, key[:, :, shown], value[:, :, shown])
+    measured.close(y, deleted)
+    measured.gradients(y, deleted, of=(query, key, value))
+
+
+def moved(mask: Tensor) -> float:
+    """Largest change of an output when every key and value changes that `causal` hides from its query."""
+    (query, key, value), attend, worst = inputs(S, S), MaskedAttention(), 0.0
+    y = attend(query, key, value, mask)
+    for t in range(S - 1):
+        later = (torch.arange(S) > t)[:, None]
+        other = attend(query, torch.where(later, -3 * key, key), torch.where(later, value + 7, value), mask)
+        worst = max(worst, (other - y)[:, :, : t + 1].abs().max().item())
+    return worst
+
+
+def test_later_tokens_do_not_change_earlier_outputs(measured: Measured) -> None:
+    measured.value("change", moved(causal(S, S)), lambda change: change == 0)
+
+
+def test_inverted_mask_is_caught_by_changing_what_it_should_hide(measured: Measured) -> None:
+    measured.value("change", moved(~causal(S, S)), lambda change: change > 1)
+
+
+def test_inverted_mask_puts_all_weight_on_hidden_keys(measured: Measured) -> None:
+    query, key, _ = inputs(S, S)
+    attend, mask = MaskedAttention(), causal(S, S)
+    first = attend.attention(query, key, mask=~mask)[:, :, 0, 1:].sum(-1).min().item()
+    measured.value("token 0 on later tokens", first, lambda share: abs(share - 1) < 1e-12)
+    measured.value("right", leak(attend.attention(query, key, mask=mask), mask), lambda share: share == 0)
+    measured.value("inverted", leak(attend.attention(query, key, mask=~mask), mask), lambda share: share == 1)
+
+
+def test_ones_and_zeros_as_floats_only_tilt_the_weights(measured: Measured) -> None:
+    x = torch.zeros(1, 4, HEADS * D, dtype=torch.float64)  # equal scores
+    real = torch.tensor([[1, 1, 0, 0]])
+    shares = {}
+    for name, given in (("float", real.double()), ("bool", real.bool())):
+        _, weights = mha()(x, x, x, key_padding_mask=given)
+        shares[name] = weights[0, :, 2:].sum(-1).mean().item()
+    _, weights = mha()(x, x, x, key_padding_mask=to_mha_padding(from_huggingface(real)))
+    shares["converted"] = weights[0, :, 2:].sum(-1).mean().item()
+    measured.value("padding, float", shares["float"], lambda share: abs(share - 1 / (1 + math.e)) < 1e-12)
+    measured.value("padding, bool", shares["bool"], lambda share: abs(share - 1) < 1e-12)
+    measured.value("padding, converted", shares["converted"], lambda share: share == 0)
+
+
+def test_ends_are_aligned_for_decoding(measured: Measured) -> None:
+    (query, key, value), attend = inputs(S, S), MaskedAttention()
+    whole = attend(query, key, value, causal(S, S))
+    for new in (1, 3):
+        steps = attend(query[:, :, -new:], key, value, causal(new, S))
+        measured.close(steps, whole[:, :, -new:])
+    step = F.scaled_dot_product_attention(query[:, :, -1:], key, value, is_causal=True)
+    measured.close(step, value[:, :, :1])  # torch's flag aligns the beginnings: key 0 alone
+    measured.value("torch's flag |Δ|", (step - whole[:, :, -1:]).abs().max().item(), lambda gap: gap > 1)
+
+
+def test_masks_are_joined_by_and(measured: Measured) -> None:
+    tensors, one, other = inputs(), causal(T, S), padding(LENGTHS, S)
+    y = MaskedAttention()(*tensors, one & other)
+    added = to_additive(one, torch.float64) + to_additive(other, torch.float64)
+    measured.close(F.scaled_dot_product_attention(*tensors, added), y)
+    assert torch.equal(from_additive(added), one & other)
+    hidden = to_mha(one, (B, HEADS, T, S)) | to_mha(other, (B, HEADS, T, S))  # there, it is or
+    assert torch.equal(hidden, to_mha(one & other, (B, HEADS, T, S)))
+
+
+def test_mask_after_the_softmax_still_sees_the_hidden_keys(measured: Measured) -> None:
+    (query, key, _), attend, mask = inputs(S, S), MaskedAttention().attention, causal(S, S)
+    other = torch.cat([key[:, :, :-1], -3 * key[:, :, -1:]], 2)
+    late, moved = attend(query, key) * mask, attend(query, other) * mask
+    measured.value("smallest sum", late.sum(-1).min().item(), lambda total: total < 0.1)
+    gap = (moved - late)[:, :, :-1].abs().max().item()
+    measured.value("|Δ| when the last key changes", gap, lambda gap: gap > 0.1)
+    early, moved = attend(query, key, mask=mask), attend(query, other, mask=mask)
+    measured.close(early.sum(-1), torch.ones(B, HEADS, S, dtype=torch.float64))
+    measured.close(moved[:, :, :-1], early[:, :, :-1], tolerance=0)
+
+
+def empty_row(dtype: torch.dtype, *fills: float) -> Tensor:
+    """Weights of a query all of whose keys are hidden by additive masks with these numbers."""
+    scores = torch.linspace(-1, 2, S, dtype=dtype)
+    for fill in fills:
+        scores = scores + to_additive(torch.zeros(S, dtype=torch.bool), dtype, fill)
+    return scores.softmax(0)
+
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def test_minus_infinity_in_a_whole_row_gives_nan(measured: Measured) -> None:
+    measured.count(sum(int(empty_row(dtype, -math.inf).isnan().all()) for dtype in DTYPES), 4)
+    assert torch.tensor(-1e9).half() == -math.inf  # not a float16 number
+    x = torch.zeros(1, T, HEADS * D, dtype=torch.float64)
+    hidden = torch.ones(T, T, dtype=torch.bool)
+    assert mha()(x, x, x, attn_mask=hidden)[0].isnan().all()  # torch's module, with weights
+    assert not mha()(x, x, x, attn_mask=hidden, need_weights=False)[0].any()  # and without: zeros
+
+
+def test_finite_minimum_in_a_whole_row_reads_the_mean(measured: Measured) -> None:
+    for dtype in DTYPES:
+        weights = empty_row(dtype, torch.finfo(dtype).min).double()
+        measured.close(weights, torch.full((S,), 1 / S, dtype=torch.float64), tolerance=1e-3)
+
+
+def test_two_minima_overflow_in_every_dtype(measured: Measured) -> None:
+    rows = [empty_row(dtype, *2 * (torch.finfo(dtype).min,)) for dtype in DTYPES]
+    measured.count(sum(int(row.isnan().all()) for row in rows), 4)
+
+
+def test_a_constant_that_is_not_large_hides_no_row(measured: Measured) -> None:
+    unmasked = torch.linspace(-1, 2, S, dtype=torch.float64).softmax(0)
+    for dtype, fill in ((torch.float32, -1e4), (torch.float64, -1e9)):
+        measured.close(empty_row(dtype, fill).double(), unmasked, tolerance=1e-3)
+        one_hidden = to_additive(torch.arange(S) > 0, dtype, fill).softmax(0)  # with other keys it does hide
+        assert one_hidden[0] == 0
+
+
+@pytest.mark.parametrize("shape", [(B, T, S), (T,), (3, 1, 1, S), (B, 2, T, S), (T, S - 1), (1, B, 1, T, S)])
+def test_refuses_masks_that_do_not_fit(shape: tuple[int, ...]) -> None:
+    attend, (query, key, value, _) = example()
+    for call in (attend, attend.attention):
+        with pytest.raises(ValueError, match="two dimensions"):
+            call(query, key, value, torch.ones(shape, dtype=torch.bool))
+
+
+def test_refuses_masks_that_are_not_bool() -> None:
+    attend, (query, key, value, mask) = example()
+    for given in (mask.long(), mask.float()):
+        for call in (
+            lambda m=given: attend(query, key, value, m),
+            lambda m=given: attend.attention(query, key, value, m),
+            lambda m=given: to_mha(m, (2, 3, 4, 6)),
+            lambda m=given: to_additive(m, torch.float32),
+            lambda m=given: from_mha(m[0], 1),
+            lambda m=given: from_mha_padding(m[0, 0]),
+            lambda m=given: to_huggingface(m[:, :, :1]),
+            lambda m=given: to_mha_padding(m[:, :, :1]),
+        ):
+            with pytest.raises(TypeError, match="mask must be bool"):
+                call()
+
+
+def test_refuses_what_a_converter_would_lose() -> None:
+    for convert in (to_huggingface, to_mha_padding):
+        with pytest.raises(ValueError, match="is not"):
+            convert(causal(4, 4)[None, None])
+        with pytest.raises(ValueError, match="is not"):
+            convert(causal(4, 4))
+    for given in (torch.tensor([1.0, 0.0]), torch.tensor([0.0, -0.5, -math.inf]), torch.tensor([math.nan])):
+        with pytest.raises(ValueError, match="nothing else"):
+            from_additive(given)
