@@ -1,0 +1,59 @@
+"""Four bases are fitted to the colours of a photograph: what belongs to each of them, step by step."""
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from figures.style import new_figure, picture, show_image, show_weights
+from snippets.attention_domain.spatial.em_attention import EMAUnit
+
+SIZE = 64
+BASES = 4
+STEPS = (1, 3, 10)
+SHARPNESS = 4.0  # length of a feature that deviates by one
+
+
+def features(image: Tensor) -> Tensor:
+    """Three colours, centred and scaled: (1, 3, H, W) -> same."""
+    x = image - image.mean(dim=(2, 3), keepdim=True)
+    return SHARPNESS * x / x.std(dim=(2, 3), keepdim=True)
+
+
+@torch.no_grad()
+def unit() -> EMAUnit:
+    """The features are the colours themselves; the bases start at random."""
+    torch.manual_seed(3)
+    made = EMAUnit(3, BASES).eval()
+    made.project.weight.copy_(torch.eye(3)[..., None, None])
+    nn.init.zeros_(made.project.bias)
+    return made
+
+
+def log_likelihood(x: Tensor, mu: Tensor) -> float:
+    """Mean over the positions of log mean_k exp(x . mu_k)."""
+    return float((x.flatten(2).mT @ mu.mT).exp().mean(dim=-1).log().mean())
+
+
+@torch.no_grad()
+def fits() -> list[tuple[Tensor, float]]:
+    """Weights (BASES, SIZE, SIZE) after 1, 3, ... steps and the log-likelihood of the bases."""
+    made, x, found = unit(), features(picture("coffee", (SIZE, SIZE))), []
+    for made.iterations in STEPS:
+        z, mu = made.fit(x)
+        found.append((z[0].T.view(BASES, SIZE, SIZE), log_likelihood(x, mu)))
+    return found
+
+
+def figure() -> Figure:
+    """The picture, and right of it the weights of each basis, one row per number of steps."""
+    drawn, axes = new_figure(len(STEPS), BASES + 1, height=3.9)
+    for row, (weights, _) in enumerate(fits()):
+        left, *right = axes[row * (BASES + 1) : (row + 1) * (BASES + 1)]
+        if row == len(STEPS) // 2:
+            show_image(left, picture("coffee", (SIZE, SIZE)))
+        else:
+            left.remove()
+        for k, panel in enumerate(right):
+            show_weights(panel, weights[k], f"$\\mu_{k + 1}$" if row == 0 else "")
+        right[0].set_ylabel(f"T = {STEPS[row]}")
+    return drawn
