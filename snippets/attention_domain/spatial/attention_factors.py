@@ -1,0 +1,162 @@
+"""Generalized attention: four factors, each on or off, decide what a query position reads.
+
+Paper: Xizhou Zhu, Dazhi Cheng, Zheng Zhang, Stephen Lin, Jifeng Dai, "An Empirical Study of Spatial Attention
+Mechanisms in Deep Networks", ICCV 2019, arXiv 1904.05873.
+Differs: the projections start as torch starts them. The weights keep one row if no factor asks for the query,
+and one sample if no factor asks for the input. The authors' code, now in mmcv, has `stride=2` and an offset
+with the opposite sign, and computes factor 2 without factor 4 wrongly.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+class GeneralizedAttention(nn.Module):
+    """Multi-head attention between positions of a map, from any subset of four factors.
+
+    Position q asks position k, in each head, with z_q = the query of q and R = sinusoids of the offset k - q:
+    - E1 = z_q . key_k         query content and key content
+    - E2 = z_q . (V_R R_k-q)   query content and relative position
+    - E3 = u . key_k           key content only
+    - E4 = v . (V_R R_k-q)     relative position only
+
+    g(x) = softmax over k of the sum of the chosen factors; f(g, x) = x + gamma * proj(g(x) value).
+    The block starts as the identity: gamma is zero.
+
+    Args:
+        channels: number of channels C.
+        num_heads: number of heads M, each of d = C / M channels.
+        factors: four digits, "1" for each factor that takes part, E1 first; "0010" is E3 alone.
+        stride: keys and values are taken from every `stride`-th row and column.
+
+    Shape:
+        - x: (B, C, H, W), any H and W; N = H W queries, N' = ceil(H / stride) ceil(W / stride) keys
+        - attention(x): (B, M, N, N'), rows sum to one; (B, M, 1, N') for E3 alone, (1, M, N, N') for E4 alone
+        - forward(x): (B, C, H, W)
+
+    Raises:
+        ValueError: `factors` is not four digits 0 or 1 with at least one 1, a size is below 1, or `channels`
+            is not divisible by `num_heads` and by 4 (sine and cosine, in x and in y).
+
+    E3 has no query: one row of weights serves all, and every position gets the same added.
+
+    >>> block, (x,) = example()
+    >>> keys_only = GeneralizedAttention(16, 4, factors="0010")
+    >>> _ = nn.init.ones_(keys_only.gamma)
+    >>> keys_only.attention(x).shape[2], (keys_only(x) - x).flatten(2).std(dim=2).max().item() < 1e-6
+    (1, True)
+
+    E4 sees offsets only: the query one column to the right has the same scores one column to the right.
+
+    >>> score = GeneralizedAttention(16, 4, factors="0001").scores(x)[0][0, 0].view(5, 7, 5, 7)
+    >>> torch.allclose(score[2, 3, :, 1:], score[2, 2, :, :-1], atol=1e-6)
+    True
+    """
+
+    def __init__(self, channels: int, num_heads: int = 8, factors: str = "1111", stride: int = 1) -> None:
+        super().__init__()
+        if channels < 1 or num_heads < 1 or stride < 1:
+            raise ValueError(
+                f"channels {channels}, num_heads {num_heads} and stride {stride} must be at least 1"
+            )
+        if channels % num_heads or channels % 4:
+            raise ValueError(f"channels {channels} is not divisible by num_heads {num_heads} and by 4")
+        if len(factors) != 4 or set(factors) - set("01") or "1" not in factors:
+            raise ValueError(f"factors {factors!r} is not four digits 0 or 1 with at least one 1")
+        self.num_heads = num_heads
+        self.stride = stride
+        self.e1, self.e2, self.e3, self.e4 = (digit == "1" for digit in factors)
+        limit = (2 * channels // num_heads) ** -0.5
+        if self.e1 or self.e2:
+            self.query = nn.Conv2d(channels, channels, 1, bias=False)
+        if self.e1 or self.e3:
+            self.key = nn.Conv2d(channels, channels, 1, bias=False)
+        if self.e2 or self.e4:
+            self.position_x = nn.Linear(channels // 2, channels, bias=False)
+            self.position_y = nn.Linear(channels // 2, channels, bias=False)
+        if self.e3:
+            self.u = nn.Parameter(torch.empty(num_heads, 1, channels // num_heads).uniform_(-limit, limit))
+        if self.e4:
+            self.v = nn.Parameter(torch.empty(num_heads, 1, channels // num_heads).uniform_(-limit, limit))
+        self.value = nn.Conv2d(channels, channels, 1, bias=False)
+        self.proj = nn.Conv2d(channels, channels, 1)
+        self.gamma = nn.Parameter(torch.zeros(1))
+
+    def scores(self, x: Tensor) -> list[Tensor]:
+        """Return the chosen factors, E1 first, each of a shape that broadcasts to (B, M, N, N')."""
+        terms = []
+        if self.e1 or self.e2:
+            query = self._heads(self.query(x))  # (B, M, N, d)
+        if self.e1 or self.e3:
+            key = self._heads(self.key(self._sample(x)))  # (B, M, N', d)
+        if self.e2 or self.e4:
+            columns = self._offsets(self.position_x, x.shape[3], x)  # (W, W', M, d)
+            rows = self._offsets(self.position_y, x.shape[2], x)  # (H, H', M, d)
+        if self.e1:
+            terms.append(query @ key.mT)  # (B, M, N, N')
+        if self.e2:
+            grid = query.view(*query.shape[:2], *x.shape[2:], -1)  # (B, M, H, W, d)
+            terms.append(self._towards(grid, columns, rows))  # (B, M, N, N')
+        if self.e3:
+            terms.append(self.u @ key.mT)  # (B, M, 1, N')
+        if self.e4:
+            terms.append(self._towards(self.v[None, :, None], columns, rows))  # (1, M, N, N')
+        return terms
+
+    def attention(self, x: Tensor) -> Tensor:
+        """Return g(x), the weight of each key for each query: (B, C, H, W) -> (B, M, N, N')."""
+        total, *others = self.scores(x)
+        for term in others:
+            total = total + term
+        return total.softmax(dim=-1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return f(g(x), x): (B, C, H, W) -> (B, C, H, W)."""
+        y = self.attention(x) @ self._heads(self.value(self._sample(x)))  # (B, M, N or 1, d)
+        y = self.proj(y.mT.flatten(1, 2)[..., None])[..., 0]  # (B, C, N or 1)
+        z: Tensor = x.flatten(2) + self.gamma * y
+        return z.reshape(x.shape)
+
+    def _offsets(self, layer: nn.Linear, size: int, x: Tensor) -> Tensor:
+        """V_R R of one axis, for each offset k - q: (size, size', M, d)."""
+        position = torch.arange(size, device=x.device, dtype=x.dtype)
+        offset = position[:: self.stride] - position[:, None]  # (size, size')
+        quarter = x.shape[1] // 4
+        frequency = 1000 ** (-torch.arange(quarter, device=x.device, dtype=x.dtype) / quarter)
+        angle = offset[..., None] * frequency  # (size, size', C / 4)
+        waves = torch.cat([angle.sin(), angle.cos()], dim=-1) / 2**0.5  # (size, size', C / 2)
+        projected: Tensor = layer(waves)
+        return projected.view(size, -1, self.num_heads, x.shape[1] // self.num_heads)
+
+    def _towards(self, query: Tensor, columns: Tensor, rows: Tensor) -> Tensor:
+        """query . (V_R R), a part for x plus a part for y: (B, M, H, W, d) -> (B, M, N, N')."""
+        part_x = torch.einsum("bmhwd,wkmd->bmhwk", query, columns)  # (B, M, H, W, W')
+        part_y = torch.einsum("bmhwd,hkmd->bmhwk", query, rows)  # (B, M, H, W, H')
+        scores = part_x[..., None, :] + part_y[..., :, None]  # (B, M, H, W, H', W')
+        return scores.flatten(4).flatten(2, 3)
+
+    def _sample(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H', W')."""
+        return x[:, :, :: self.stride, :: self.stride]
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, M, N, d)."""
+        return x.reshape(x.shape[0], self.num_heads, x.shape[1] // self.num_heads, -1).mT
+
+
+def example(
+    B: int = 2, C: int = 16, H: int = 5, W: int = 7, heads: int = 4
+) -> tuple[GeneralizedAttention, tuple[Tensor]]:
+    """Return a seeded block, gamma set to one so that it adds something, and a (B, C, H, W) map."""
+    torch.manual_seed(0)
+    block = GeneralizedAttention(C, heads).eval()
+    nn.init.ones_(block.gamma)
+    return block, (torch.randn(B, C, H, W),)
+
+
+if __name__ == "__main__":
+    _, (x,) = example()
+    for factors in ("1000", "0100", "0010", "0001", "1111"):
+        block = GeneralizedAttention(16, 4, factors)
+        parameters = sum(parameter.numel() for parameter in block.parameters())
+        print(f"{factors}: {parameters:4} parameters, weights {tuple(block.attention(x).shape)}")
