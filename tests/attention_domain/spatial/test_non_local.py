@@ -1,6 +1,5 @@
 """Proofs of the non-local block."""
 
-import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -8,11 +7,10 @@ import pytest
 import torch
 from mmcv.cnn import NonLocal2d
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from snippets.attention_domain.spatial.non_local import MODES, NonLocalBlock
 from tests.measure import Measured
+from tests.memory import peak_bytes
 
 Conv = tuple[Tensor, Tensor | None]
 """1x1 convolution: weight (out,in) or (out,in,1,1), bias (out,) or None."""
@@ -84,32 +82,10 @@ def naive_non_local(
     return torch.stack(maps), torch.stack(outs)
 
 
-class PeakMemory(TorchDispatchMode):
-    """Follows the bytes of all tensors that are alive, and keeps the largest sum in `peak`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.live: dict[int, int] = {}
-        self.peak = 0
-
-    def __torch_dispatch__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor) and (storage := tensor.untyped_storage())._cdata not in self.live:
-                self.live[storage._cdata] = storage.nbytes()
-                weakref.finalize(storage, self.live.pop, storage._cdata)
-        self.peak = max(self.peak, sum(self.live.values()))
-        return result
-
-
-def peak_bytes(run: Callable[[Tensor], Tensor], side: int) -> int:
-    """Largest number of bytes alive at a time while `run` handles a map of side x side positions."""
-    x = torch.randn(1, 16, side, side)
-    with PeakMemory() as memory:
-        run(x)
-    return memory.peak
+def growth(run: Callable[[Tensor], object]) -> float:
+    """How many times more memory `run` needs for a map of 64 x 64 positions than for one of 32 x 32."""
+    large, small = (torch.randn(1, 16, side, side) for side in (64, 32))
+    return peak_bytes(run, large) / peak_bytes(run, small)
 
 
 def randomise(block: NonLocalBlock) -> NonLocalBlock:
@@ -280,11 +256,9 @@ def test_normalised_features_match_themselves_best(measured: Measured) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_memory_of_forward_is_linear_in_positions(measured: Measured, mode: str) -> None:
     block = NonLocalBlock(16, mode)
-    stored = peak_bytes(block, side=64) / peak_bytes(block, side=32)
-    measured.value("bytes(64²) / bytes(32²), forward", stored, lambda growth: 3.9 < growth < 4.1)
+    measured.value("bytes(64²) / bytes(32²), forward", growth(block), lambda ratio: 3.9 < ratio < 4.1)
     with torch.no_grad():
-        explicit = peak_bytes(block.attention, side=64) / peak_bytes(block.attention, side=32)
-    measured.value("attention", explicit, lambda growth: 15 < growth < 16.1)
+        measured.value("attention", growth(block.attention), lambda ratio: 15 < ratio < 16.1)
 
 
 def test_memory_of_backward_is_linear_in_positions(measured: Measured) -> None:
@@ -293,8 +267,7 @@ def test_memory_of_backward_is_linear_in_positions(measured: Measured) -> None:
     def step(x: Tensor) -> None:
         block(x).square().sum().backward()
 
-    growth = peak_bytes(step, side=64) / peak_bytes(step, side=32)
-    measured.value("bytes(64²) / bytes(32²)", growth, lambda growth: 3.9 < growth < 4.1)
+    measured.value("bytes(64²) / bytes(32²)", growth(step), lambda ratio: 3.9 < ratio < 4.1)
 
 
 @pytest.mark.parametrize(
