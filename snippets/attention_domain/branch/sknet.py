@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class SelectiveKernel(nn.Module):
-    """Selective kernel convolution: split, fuse, select (section 3.1).
+    """Selective kernel convolution: split, fuse, select.
 
     Split: U_m = relu(BN(conv_m(x))) for m = 1 ... M.
     Fuse: z = relu(BN(W_fc s)), s the mean of U_1 + ... + U_M over all positions.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class ChannelGate(nn.Module):
-    """M_c(x) = sigmoid(MLP(mean of x) + MLP(maximum of x)), one MLP for both (section 3, equation 2).
+    """M_c(x) = sigmoid(MLP(mean of x) + MLP(maximum of x)), one MLP for both.
 
     Shape:
         - x: (B, C, H, W)
@@ -34,7 +34,7 @@ class ChannelGate(nn.Module):
 
 
 class SpatialGate(nn.Module):
-    """M_s(x) = sigmoid(conv_kxk([maximum; mean over the channels of x])) (section 3, equation 3).
+    """M_s(x) = sigmoid(conv_kxk([maximum; mean over the channels of x])).
 
     Shape:
         - x: (B, C, H, W)
@@ -54,7 +54,7 @@ class SpatialGate(nn.Module):
 
 
 class CBAM(nn.Module):
-    """Convolutional block attention module (section 3, equation 1).
+    """Convolutional block attention module.
 
     g(x) = M_c(x) * M_s(M_c(x) * x), a product of a column and a map; f(g, x) = g * x.
 

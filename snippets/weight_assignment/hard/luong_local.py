@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class LocalAttention(nn.Module):
-    """Luong's local attention (section 3.2) with the score q^T W k, "general".
+    """Luong's local attention with the score q^T W k, "general".
 
     The centre is p = S sigmoid(v_p^T tanh(W_p q)), or p = t for query t ("monotonic", local-m). g is the
     softmax of the scores over the keys at |s - p| <= D, times exp(-(s - p)^2 / 2 sigma^2) with sigma = D / 2

@@ -28,7 +28,7 @@ class Glimpse(NamedTuple):
 
 
 class StochasticAttention(nn.Module):
-    """Hard attention with an additive policy (sections 3.1.2 and 4.1 of the paper).
+    """Hard attention with an additive policy.
 
     g(x, h) = softmax over i of v^T tanh(W_a a_i + W_h h + b), with a_i the feature vector at position i;
     f(g, x) = a_s with s ~ g. A draw has no derivative, so that the loss of the context does not train the
@@ -104,7 +104,7 @@ class StochasticAttention(nn.Module):
         return Glimpse(_read(annotations, location), location, log_prob, entropy)
 
     def expected(self, x: Tensor, h: Tensor) -> Tensor:
-        """Return the soft context of section 4.2, sum_i g_i a_i: (B, D, H, W), (B, n) -> (B, D)."""
+        """Return the soft context, sum_i g_i a_i: (B, D, H, W), (B, n) -> (B, D)."""
         return torch.einsum("bhw,bdhw->bd", self.attention(x, h), x)
 
     def _scores(self, annotations: Tensor, h: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ class StochasticAttention(nn.Module):
 
 
 def reinforce_loss(reward: Tensor, log_prob: Tensor, baseline: Tensor | float) -> Tensor:
-    """Return a scalar whose gradient is an unbiased estimate of that of -E[reward] (section 4.1).
+    """Return a scalar whose gradient is an unbiased estimate of that of -E[reward].
 
     Its value means nothing. The first term trains what comes after the context, if the reward depends
     on it; the second makes draws likelier whose reward, e.g. log p(y | context), is above the baseline.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class BLSTMAttention(nn.Module):
-    """Attention pooling over a bidirectional LSTM (section 3 of the paper).
+    """Attention pooling over a bidirectional LSTM.
 
     With H the states of the T tokens, each the sum of both directions:
     g(x) = softmax(w^T tanh(H)), one weight per token; f(g, x) = tanh(H g^T), one vector per sequence.

@@ -1,7 +1,7 @@
 """Global attention: each decoder state reads the whole source by one of three scores and is joined with it.
 
 Paper: Minh-Thang Luong, Hieu Pham, Christopher D. Manning, "Effective Approaches to Attention-based Neural
-Machine Translation", EMNLP 2015, arXiv 1508.04025 (section 3.1).
+Machine Translation", EMNLP 2015, arXiv 1508.04025.
 Differs: `concat` is the paper's, with a matrix on the source side too; the released code has none there.
 The paper's fourth score, `location`, has no keys and is left out. Source and target may differ in width.
 """
