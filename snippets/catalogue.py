@@ -577,6 +577,18 @@ CATALOGUE = _by_slug(
             related=("non_local", "senet", "self_attention_2d"),
         ),
         Mechanism(
+            path="attention_domain/spatial/gather_excite",
+            title="GENet: gather-excite",
+            weights=Weights.SOFT,
+            domain=Domain.SPATIAL,
+            citation="hu2018genet",
+            parameters="22*C",
+            macs="9*B*C*(ceiling(H/2)*ceiling(W/2) + ceiling(H/4)*ceiling(W/4))",
+            complexity=r"O(N C)",
+            aliases=("GE", "GE-theta", "GatherExcite", "gather-excite", "聚集与激励"),
+            related=("senet", "cbam", "non_local"),
+        ),
+        Mechanism(
             path="attention_domain/branch/sknet",
             title="SKNet: selective kernels",
             weights=Weights.SOFT,
