@@ -366,6 +366,18 @@ CATALOGUE = _by_slug(
             related=("cbam", "sknet"),
         ),
         Mechanism(
+            path="attention_domain/channel/eca",
+            title="ECA-Net",
+            weights=Weights.SOFT,
+            domain=Domain.CHANNEL,
+            citation="wang2020eca",
+            parameters="k",
+            macs="B*C*k",
+            complexity=r"O(N C)",
+            aliases=("ECA", "efficient channel attention", "ECALayer", "高效通道注意力"),
+            related=("senet", "cbam"),
+        ),
+        Mechanism(
             path="attention_domain/spatial/non_local",
             title="Non-local block",
             weights=Weights.SELF,
