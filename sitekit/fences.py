@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sitekit import citations
+from sitekit.errors import BuildError, fail
 from sitekit.parts import bibtex as _bibtex
 from sitekit.parts import card as _card
 from sitekit.parts import comparison as _comparison
@@ -26,7 +27,12 @@ def _fence(part: Callable[[str, str], str]) -> Fence:
     """Turn a part, a function of the body and the language, into a formatter of superfences."""
 
     def formatter(source: str, name: str, css_class: str, options: Any, md: Any, **extra: Any) -> str:
-        return part(source, md.sitekit_language)
+        try:
+            return part(source, md.sitekit_language)
+        except BuildError:
+            raise
+        except Exception as error:  # superfences would swallow it and show the source of the block
+            fail(f"{name} failed: {type(error).__name__}: {error}", source.strip())
 
     formatter.__doc__ = part.__doc__
     return formatter

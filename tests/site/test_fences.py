@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from bs4 import BeautifulSoup, Tag
 from playwright.sync_api import sync_playwright
 
 from sitekit import labels
+from sitekit.errors import BuildError
+from sitekit.fences import _fence
 from tests.site import small_atlas
 from tests.site.small_atlas import ROOT, SmallAtlas
 
@@ -282,3 +285,13 @@ def test_comparison_sorts_and_filters(address: str) -> None:
         assert shown() == []
         assert errors == []
         browser.close()
+
+
+def test_an_error_of_any_kind_stops_the_build() -> None:
+    """Superfences swallows all but its own, and the page would show the source of the block."""
+
+    def broken(source: str, language: str) -> str:
+        raise KeyError(source)
+
+    with pytest.raises(BuildError, match="card failed: KeyError: 'toy'"):
+        _fence(broken)("toy", "card", "card", {}, SimpleNamespace(sitekit_language="en"))

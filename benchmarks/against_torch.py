@@ -1,0 +1,88 @@
+"""Sequence models beside the modules of torch itself."""
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.pair import Pair
+from snippets.weight_assignment.self_attention.multi_head import MultiHeadAttention
+from snippets.weight_assignment.self_attention.self_attention import SelfAttention
+from snippets.weight_assignment.self_attention.transformer import (
+    DecoderLayer,
+    EncoderLayer,
+    causal_mask,
+)
+
+BATCH, TOKENS, WIDTH, HEADS = 2, 512, 256, 8
+
+
+def self_attention() -> Pair:
+    ours = SelfAttention(WIDTH)
+    theirs = nn.MultiheadAttention(WIDTH, 1, bias=False, batch_first=True)
+    theirs.load_state_dict({"in_proj_weight": joined(ours, "weight"), "out_proj.weight": torch.eye(WIDTH)})
+    return Pair("torch.nn.MultiheadAttention, 1 head", ours, to_itself(theirs), (tokens(),))
+
+
+def multi_head() -> Pair:
+    ours = MultiHeadAttention(WIDTH, HEADS)
+    theirs = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True)
+    theirs.load_state_dict(stacked(ours))
+    return Pair("torch.nn.MultiheadAttention", ours, to_itself(theirs), (tokens(),))
+
+
+def transformer_encoder() -> Pair:
+    ours = EncoderLayer(WIDTH, HEADS, 4 * WIDTH, dropout=0.0)
+    theirs = nn.TransformerEncoderLayer(WIDTH, HEADS, 4 * WIDTH, dropout=0.0, batch_first=True)
+    theirs.load_state_dict(named(ours))
+    return Pair("torch.nn.TransformerEncoderLayer", ours, theirs, (tokens(),))
+
+
+def transformer_decoder() -> Pair:
+    ours = DecoderLayer(WIDTH, HEADS, 4 * WIDTH, dropout=0.0)
+    theirs = nn.TransformerDecoderLayer(WIDTH, HEADS, 4 * WIDTH, dropout=0.0, batch_first=True)
+    theirs.load_state_dict(named(ours))
+    hidden = ~causal_mask(TOKENS)
+
+    def run(x: Tensor, memory: Tensor) -> Tensor:
+        y: Tensor = theirs(x, memory, tgt_mask=hidden, tgt_is_causal=True)
+        return y
+
+    return Pair("torch.nn.TransformerDecoderLayer", ours, run, (tokens(), tokens()))
+
+
+def tokens() -> Tensor:
+    return torch.randn(BATCH, TOKENS, WIDTH)
+
+
+def to_itself(theirs: nn.MultiheadAttention):  # type: ignore[no-untyped-def]
+    return lambda x: theirs(x, x, x, need_weights=False)[0]
+
+
+def joined(ours: nn.Module, kind: str) -> Tensor:
+    """The three projections as one."""
+    return torch.cat([getattr(getattr(ours, f"{name}_proj"), kind) for name in "qkv"])
+
+
+def stacked(ours: nn.Module) -> dict[str, Tensor]:
+    """The state of multi-head attention under the names of torch."""
+    return {
+        "in_proj_weight": joined(ours, "weight"),
+        "in_proj_bias": joined(ours, "bias"),
+        "out_proj.weight": ours.out_proj.weight,
+        "out_proj.bias": ours.out_proj.bias,
+    }
+
+
+def named(ours: EncoderLayer | DecoderLayer) -> dict[str, Tensor]:
+    """The state of a layer under the names of torch."""
+    attentions = {"self_attn": ours.self_attention}
+    parts = {"linear1": ours.feed_forward[0], "linear2": ours.feed_forward[2]}
+    parts |= {"norm1": ours.add1.norm, "norm2": ours.add2.norm}
+    if isinstance(ours, DecoderLayer):
+        attentions["multihead_attn"] = ours.cross_attention
+        parts["norm3"] = ours.add3.norm
+    state = {
+        f"{name}.{key}": tensor for name, part in parts.items() for key, tensor in part.state_dict().items()
+    }
+    for name, attention in attentions.items():
+        state |= {f"{name}.{key}": tensor for key, tensor in stacked(attention).items()}
+    return state

@@ -1,0 +1,43 @@
+"""What is compared: two modules with the same weights, and their input."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A snippet and its public twin.
+
+    Attributes:
+        public: where the twin comes from, e.g. "torch.nn.MultiheadAttention".
+        ours: the module of the snippet.
+        theirs: the twin, with the weights of `ours`; returns the output alone.
+        inputs: what both are called with.
+    """
+
+    public: str
+    ours: nn.Module
+    theirs: Callable[..., Tensor]
+    inputs: tuple[Tensor, ...]
+
+    def check(self) -> None:
+        """Refuse to compare what does not compute the same.
+
+        Raises:
+            ValueError: the outputs differ by more than rounding.
+        """
+        with torch.no_grad():
+            ours, theirs = self.ours(*self.inputs), self.theirs(*self.inputs)
+        off = ((ours - theirs).abs().max() / theirs.abs().max()).item()
+        if not off < 1e-4:
+            raise ValueError(f"{self.public} computes something else: outputs differ by {off:.1e}")
+
+
+def in_order(ours: nn.Module, theirs: nn.Module) -> nn.Module:
+    """Copy the state of `ours` into `theirs`, entry by entry in the order of their definition."""
+    pairs = zip(theirs.state_dict().items(), ours.state_dict().values(), strict=True)
+    theirs.load_state_dict({key: tensor.view_as(old) for (key, old), tensor in pairs})
+    return theirs.train(ours.training)
