@@ -689,6 +689,29 @@ CATALOGUE = _by_slug(
             related=("non_local", "attention_factors", "cbam"),
         ),
         Mechanism(
+            path="attention_domain/spatial/augmented_convolution",
+            title="Attention-augmented convolution",
+            weights=Weights.SELF,
+            domain=Domain.SPATIAL,
+            citation="bello2019augmented",
+            parameters="k**2*C**2*(1 - 1/r) + 5*C**2/r + C**2/r**2 + 4*C*(H + W - 1)/(r*heads)",
+            macs=(
+                "B*H*W*(k**2*C**2*(1 - 1/r) + 5*C**2/r + C**2/r**2 + 4*C*(H + W - 1)/r)"
+                " + 2*B*(H*W)**2*(2*C/r + heads*(H + W))"
+            ),
+            complexity=r"O(N^2 (d_k + h (H + W)))",
+            aliases=(
+                "AAConv",
+                "attention augmentation",
+                "AA-ResNet",
+                "2D relative self-attention",
+                "relative logits",
+                "注意力增强卷积",
+                "二维相对位置自注意力",
+            ),
+            related=("multi_head", "non_local"),
+        ),
+        Mechanism(
             path="attention_domain/branch/sknet",
             title="SKNet: selective kernels",
             weights=Weights.SOFT,
