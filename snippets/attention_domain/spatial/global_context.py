@@ -88,7 +88,7 @@ class GlobalContext(nn.Module):
 
 
 def example(
-    B: int = 2, C: int = 32, H: int = 10, W: int = 12, r: int = 8
+    B: int = 2, C: int = 64, H: int = 10, W: int = 12, r: int = 16
 ) -> tuple[GlobalContext, tuple[Tensor]]:
     """Return a seeded block, drawn at random so that it adds something, and a (B, C, H, W) map."""
     torch.manual_seed(0)
