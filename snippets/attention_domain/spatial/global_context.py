@@ -36,7 +36,7 @@ class GlobalContext(nn.Module):
             fewer than two units are left.
 
     >>> block, (x,) = example()
-    >>> torch.equal(GlobalContext(32)(x), x), torch.equal(GlobalContext(32, fusion="mul")(x), x / 2)
+    >>> torch.equal(GlobalContext(64)(x), x), torch.equal(GlobalContext(64, fusion="mul")(x), x / 2)
     (True, True)
 
     Whatever is added is the same at all positions:
