@@ -36,7 +36,7 @@ class GlobalContext(nn.Module):
             fewer than two units are left.
 
     >>> block, (x,) = example()
-    >>> torch.equal(GlobalContext(32)(x), x), torch.equal(GlobalContext(32, fusion="mul")(x), x / 2)
+    >>> torch.equal(GlobalContext(64)(x), x), torch.equal(GlobalContext(64, fusion="mul")(x), x / 2)
     (True, True)
 
     Whatever is added is the same at all positions:
@@ -88,7 +88,7 @@ class GlobalContext(nn.Module):
 
 
 def example(
-    B: int = 2, C: int = 32, H: int = 10, W: int = 12, r: int = 8
+    B: int = 2, C: int = 64, H: int = 10, W: int = 12, r: int = 16
 ) -> tuple[GlobalContext, tuple[Tensor]]:
     """Return a seeded block, drawn at random so that it adds something, and a (B, C, H, W) map."""
     torch.manual_seed(0)
