@@ -780,5 +780,21 @@ CATALOGUE = _by_slug(
             ),
             related=("senet", "non_local", "sknet"),
         ),
+        Mechanism(
+            path="attention_domain/channel_spatial/bam",
+            title="BAM: bottleneck attention module",
+            weights=Weights.SOFT,
+            domain=Domain.CHANNEL_SPATIAL,
+            citation="park2018bam",
+            parameters="3*C**2/r + C + 18*C**2/r**2 + 13*C/r + 1",
+            macs="2*B*C**2/r + B*H*W*(C**2/r + 18*C**2/r**2 + C/r)",
+            complexity=r"O(N C^2 / r)",
+            aliases=(
+                "bottleneck attention module",
+                "parallel channel and spatial attention",
+                "瓶颈注意力模块",
+            ),
+            related=("cbam", "senet", "non_local"),
+        ),
     ]
 )
