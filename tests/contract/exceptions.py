@@ -10,6 +10,7 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
     "test_every_parameter_receives_a_gradient": {
         "em_attention": "the first convolution feeds steps that are not differentiated; it is frozen",
         "stochastic": "a draw has no derivative: REINFORCE trains the policy, not the output of forward",
+        "ram": "a location has no derivative: REINFORCE trains where to look, not the output of forward",
     },
     "test_gradcheck": {
         "em_attention": "the steps of expectation-maximisation are constants in the backward pass",

@@ -1,0 +1,266 @@
+"""Digits hidden on a larger canvas: RAM beside scans that nobody learned, and a variant that finds them.
+
+Everything is trained here, three seeds of each kind, and the numbers in the figure are those of this run.
+What the page says about them in words is checked before anything is drawn. The loop is the same for all
+kinds; only the model and the origin of the locations differ.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+
+from figures.style import COLORS, new_figure, show_image
+from snippets.attention_domain.spatial.ram import RAM, Episode, hybrid_loss, look
+
+CANVAS, SIZE, GLIMPSES, SEEDS = 16, 8, 3, 3
+TRAINING = 1400  # of 1797 digits
+STEPS, BATCH, RATE = 800, 64, 5e-3
+SHOWN = 1  # of the held-out pictures
+SCAN = ((0.0, 0.0), (-0.3, -0.3), (0.3, 0.3))
+
+
+class Finder(nn.Module):
+    """Where apart from what: a small copy of the picture tells where to look, a sharp patch what is there."""
+
+    def __init__(self, std: float, width: int = 64) -> None:
+        super().__init__()
+        self.std = std
+        self.locate = nn.Sequential(nn.Linear(SIZE**2, width), nn.ReLU(), nn.Linear(width, 2))
+        self.classify = nn.Sequential(nn.Linear(SIZE**2, width), nn.ReLU(), nn.Linear(width, 10))
+        self.value = nn.Linear(SIZE**2, 1)
+
+    def play(self, x: Tensor, given: Tensor | None = None) -> Episode:
+        """Look once; the same contract as `RAM.play` with T = 1."""
+        thumbnail = F.avg_pool2d(x, CANVAS // SIZE).flatten(1)
+        mean = self.locate(thumbnail)[:, None]  # (B, 1, 2)
+        noise = self.std * torch.randn_like(mean) if self.training else 0
+        drawn = mean.detach() + noise if given is None else given
+        log_prob = -((drawn - mean) / self.std).square().sum(2) / 2  # up to a constant
+        location = drawn.clamp(-1, 1)
+        logits = self.classify(look(x, location[:, 0], SIZE).flatten(1))
+        return Episode(logits, location, log_prob, self.value(thumbnail))
+
+
+@dataclass
+class Kind:
+    """A model, and locations for n pictures if they are not its own."""
+
+    model: Callable[[], RAM | Finder]
+    given: Callable[[int], Tensor] | None = None
+
+
+def ram() -> RAM:
+    """Three glimpses at two scales."""
+    model = RAM(1, 10, SIZE, scales=2, glimpses=GLIMPSES, hidden_dim=64, std=0.2)
+    nn.init.zeros_(model.locate.weight)
+    nn.init.zeros_(model.locate.bias)
+    return model
+
+
+def finder() -> Finder:
+    """One glimpse; looks at the centre at first."""
+    model = Finder(std=0.2)
+    nn.init.zeros_(model.locate[2].weight)
+    nn.init.zeros_(model.locate[2].bias)
+    return model
+
+
+RAM_KIND, FINDER_KIND = "RAM", "where, then what"
+KINDS = {
+    RAM_KIND: Kind(ram),
+    "RAM, fixed scan": Kind(ram, lambda n: torch.tensor(SCAN).expand(n, -1, -1)),
+    "RAM, centre": Kind(ram, lambda n: torch.zeros(n, GLIMPSES, 2)),
+    "RAM, random": Kind(ram, lambda n: 2 * torch.rand(n, GLIMPSES, 2) - 1),
+    FINDER_KIND: Kind(finder),
+    "one patch, centre": Kind(finder, lambda n: torch.zeros(n, 1, 2)),
+    "one patch, random": Kind(finder, lambda n: 2 * torch.rand(n, 1, 2) - 1),
+}
+
+
+class Training(nn.Module):
+    """A model with its loss as output, for `vmap`."""
+
+    def __init__(self, model: RAM | Finder) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor, label: Tensor, given: Tensor | None) -> Tensor:
+        """Return the hybrid loss of one batch."""
+        return hybrid_loss(self.model.play(x, given), label)
+
+
+def digits() -> tuple[Tensor, Tensor]:
+    """8 x 8 digits (N, 1, 8, 8) in [0, 1] and their labels, shuffled once for all."""
+    data = load_digits()
+    order = torch.randperm(len(data.data), generator=torch.Generator().manual_seed(0))
+    return torch.tensor(data.data / 16).float().view(-1, 1, SIZE, SIZE)[order], torch.tensor(data.target)[
+        order
+    ]
+
+
+def hide(digit: Tensor) -> tuple[Tensor, Tensor]:
+    """Put each digit somewhere on a black canvas; return canvases and the centres of the digits (N, 2)."""
+    n = len(digit)
+    corner = torch.randint(CANVAS - SIZE + 1, (n, 2, 1))  # x, y
+    columns, rows = (corner + torch.arange(SIZE)).unbind(1)
+    x = torch.zeros(n, 1, CANVAS, CANVAS)
+    x[torch.arange(n)[:, None, None], 0, rows[:, :, None], columns[:, None]] = digit[:, 0]
+    return x, 2 * (corner[:, :, 0] + SIZE / 2) / CANVAS - 1
+
+
+def train(kind: Kind) -> list[RAM | Finder]:
+    """Train SEEDS models at once, their weights stacked, with Adam; the location network learns slower."""
+    torch.manual_seed(0)
+    models = [Training(kind.model()) for _ in range(SEEDS)]
+    weights = {name: stack.detach().requires_grad_() for name, stack in stack_module_state(models)[0].items()}
+    skeleton = copy.deepcopy(models[0]).to("meta")
+    losses = vmap(
+        lambda weights, *batch: functional_call(skeleton, weights, batch),
+        in_dims=(0, 0, 0, 0 if kind.given else None),
+        randomness="different",
+    )
+    policy = [stack for name, stack in weights.items() if "locate" in name]
+    others = [stack for name, stack in weights.items() if "locate" not in name]
+    optimiser = torch.optim.Adam([{"params": others}, {"params": policy, "lr": RATE / 10}], lr=RATE)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, STEPS)
+    image, label = digits()
+    for _ in range(STEPS):
+        batch = torch.randint(TRAINING, (SEEDS * BATCH,))
+        x, _ = hide(image[batch])
+        given = kind.given(len(x)).unflatten(0, (SEEDS, BATCH)) if kind.given else None
+        parts = x.unflatten(0, (SEEDS, BATCH)), label[batch].unflatten(0, (SEEDS, BATCH))
+        optimiser.zero_grad()
+        losses(weights, *parts, given).sum().backward()
+        optimiser.step()
+        schedule.step()
+    for seed, model in enumerate(models):
+        model.load_state_dict({name: stack[seed] for name, stack in weights.items()})
+    return [model.model.eval() for model in models]
+
+
+@torch.no_grad()
+def look_around(model: RAM | Finder, kind: Kind) -> tuple[Episode, Tensor, Tensor, Tensor]:
+    """Play the held-out digits, each at five places: episode, canvases, labels, centres of the digits."""
+    torch.manual_seed(1)
+    image, label = digits()
+    x, centre = hide(image[TRAINING:].repeat(5, 1, 1, 1))
+    return (
+        model.play(x, kind.given(len(x)) if kind.given else None),
+        x,
+        label[TRAINING:].repeat(5),
+        centre,
+    )
+
+
+@dataclass
+class Score:
+    """Accuracy, and mean distance in pixels from the last look to the digit, of each seed."""
+
+    accuracy: Tensor
+    distance: Tensor
+
+
+def score(models: list[RAM | Finder], kind: Kind) -> Score:
+    """Measure on the held-out digits."""
+    rows = []
+    for model in models:
+        episode, _, label, centre = look_around(model, kind)
+        right = (episode.logits.argmax(1) == label).float().mean()
+        rows.append(torch.stack([right, pixels_off(episode, centre).norm(dim=1).mean()]))
+    return Score(*torch.stack(rows, 1))
+
+
+def pixels_off(episode: Episode, centre: Tensor) -> Tensor:
+    """Last look minus centre of the digit, in pixels: (N, 2)."""
+    return (episode.locations[:, -1] - centre) * CANVAS / 2
+
+
+def check(scores: dict[str, Score]) -> None:
+    """Refuse to draw numbers that contradict what the page says about them."""
+    mean = {name: (s.accuracy.mean().item(), s.distance.mean().item()) for name, s in scores.items()}
+    best = scores[FINDER_KIND]
+    others = [s for name, s in scores.items() if name != FINDER_KIND]
+    says = {
+        "RAM does not beat the fixed scan": mean[RAM_KIND][0] < mean["RAM, fixed scan"][0],
+        "RAM beats random locations": mean[RAM_KIND][0] > mean["RAM, random"][0] + 0.1,
+        "RAM's last look is about as far as the centre": mean[RAM_KIND][1] > mean["RAM, centre"][1] - 0.5,
+        "the variant looks at the digit": best.distance.max().item() < 2,
+        "the variant reads best": all(best.accuracy.mean() > s.accuracy.max() for s in others),
+    }
+    if wrong := [claim for claim, holds in says.items() if not holds]:
+        raise ValueError(f"the page says: {'; '.join(wrong)}; measured (accuracy, pixels): {mean}")
+
+
+def show_looks(axes: Axes, x: Tensor, locations: Tensor, title: str) -> None:
+    """Frame the sharp patches of one picture, numbered."""
+    show_image(axes, x, title)
+    for t, location in enumerate(locations):
+        left, top = ((location + 1) / 2 * CANVAS).floor().tolist()
+        left, top = left - SIZE / 2 - 0.5, top - SIZE / 2 - 0.5
+        axes.add_patch(Rectangle((left, top), SIZE, SIZE, fill=False, color=COLORS[1], linewidth=2))
+        if len(locations) > 1:
+            axes.text(left + 3 * t, top - 0.4, str(t + 1), color=COLORS[1])
+    axes.set_xlim(-SIZE / 2 - 0.5, CANVAS + SIZE / 2 - 0.5)
+    axes.set_ylim(CANVAS + SIZE / 2 - 0.5, -SIZE / 2 - 0.5)
+
+
+def show_cloud(axes: Axes, off: Tensor) -> None:
+    """Dots for last looks, around a frame for the digit."""
+    axes.add_patch(Rectangle((-SIZE / 2, -SIZE / 2), SIZE, SIZE, fill=False, color=COLORS[5]))
+    axes.plot(*off[:120].T.tolist(), ".", color=COLORS[1], markersize=4)
+    axes.set_title("last look")
+    axes.set_xlim(-12, 12)
+    axes.set_ylim(12, -12)
+    axes.set_aspect("equal")
+    axes.axis("off")
+
+
+def show_scores(axes: Axes, scores: dict[str, Score]) -> None:
+    """A row per kind: a dot per seed, mean and range in figures, distance of the last look."""
+    mean, far = 1.08, 1.95  # columns of figures, right of the scale
+    axes.text(mean, -0.9, "mean (range)")
+    axes.text(far, -0.9, "off by", ha="right")
+    for row, (name, found) in enumerate(scores.items()):
+        low, high = found.accuracy.aminmax()
+        color = COLORS[1] if KINDS[name].given is None else COLORS[5]
+        axes.plot(found.accuracy.tolist(), [row] * SEEDS, "o", color=color)
+        axes.text(mean, row, f"{found.accuracy.mean():.2f} ({low:.2f}\N{EN DASH}{high:.2f})", va="center")
+        axes.text(far, row, f"{found.distance.mean():.1f} px", va="center", ha="right")
+    axes.set_yticks(range(len(scores)), scores)
+    axes.set_ylim(len(scores) - 0.5, -1.5)
+    axes.set_xlim(0, far)
+    axes.set_xticks((0, 0.5, 1))
+    axes.spines["bottom"].set_bounds(0, 1)
+    axes.set_xlabel("accuracy", x=0.5 / far)
+
+
+def figure() -> Figure:
+    """Train all kinds; draw where the two that learn to look do look, and how well all read."""
+    trained = {name: train(kind) for name, kind in KINDS.items()}
+    scores = {name: score(models, KINDS[name]) for name, models in trained.items()}
+    check(scores)
+    drawing, _ = new_figure(height=4.9)
+    drawing.clear()
+    above, below = drawing.subfigures(2, 1, height_ratios=(1, 1.8))
+    axes = above.subplots(1, 4)
+    for name, (picture, cloud) in ((RAM_KIND, axes[:2]), (FINDER_KIND, axes[2:])):
+        episode, x, _, centre = look_around(trained[name][0], KINDS[name])
+        show_looks(picture, x[SHOWN], episode.locations[SHOWN], name)
+        show_cloud(cloud, pixels_off(episode, centre))
+    show_scores(below.subplots(), scores)
+    return drawing
+
+
+if __name__ == "__main__":
+    for name, kind in KINDS.items():
+        found = score(train(kind), kind)
+        print(f"{name:20} accuracy {found.accuracy.tolist()}, last look {found.distance.tolist()} px")
