@@ -874,7 +874,19 @@ CATALOGUE = _by_slug(
                 "parallel channel and spatial attention",
                 "瓶颈注意力模块",
             ),
-            related=("cbam", "senet", "non_local"),
+            related=("cbam", "coordinate", "senet"),
+        ),
+        Mechanism(
+            path="attention_domain/channel_spatial/coordinate",
+            title="Coordinate attention",
+            weights=Weights.SOFT,
+            domain=Domain.CHANNEL_SPATIAL,
+            citation="hou2021coordinate",
+            parameters="Max(8, C/r)*(3*C + 3) + 2*C",
+            macs="2*B*(H + W)*C*Max(8, C/r)",
+            complexity=r"O(N C + (H + W) C^2 / r)",
+            aliases=("CA", "CoordAtt", "CoordAttention", "coordinate attention block", "坐标注意力"),
+            related=("cbam", "bam", "senet"),
         ),
     ]
 )
