@@ -13,7 +13,7 @@ from snippets.attention_domain.spatial.multi_granularity import Grain, MultipleG
 
 SPECIES = (2, 4, 5, 9, 3, 6, 7, 8)  # one digit for each species; the first four belong to family 0
 QUARTER, DIGIT, REGION = 14, 8, 8
-FITTED, COLUMNS = 500, 4
+FITTED, UNSEEN, COLUMNS = 500, 200, 4
 
 
 def scenes(n: int, digits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -75,7 +75,7 @@ def figure() -> Figure:
     block = MultipleGranularity(10, (2, len(SPECIES)), region=REGION, width=10)
     for grain, labels in zip(block.grains, (family, species), strict=True):
         fit(grain, matches(pictures, templates), labels)
-    pictures, *_ = scenes(COLUMNS, digits[new], classes[new])
+    pictures, *_ = scenes(UNSEEN, digits[new], classes[new])  # the first few are shown
     with torch.no_grad():
         x = matches(pictures, templates)
         corners = block.corners(x)

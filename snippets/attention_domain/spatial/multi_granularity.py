@@ -71,7 +71,7 @@ class MultipleGranularity(nn.Module):
     >>> block.attention(x)[0].sum((1, 2))
     tensor([16., 16., 16.])
     >>> block.corners(x)[0].tolist()
-    [[0, 1], [7, 5], [6, 0]]
+    [[6, 3], [2, 3], [7, 1]]
     >>> coarse = block(x.requires_grad_())[0, :6]
     >>> touched = torch.autograd.grad(coarse.sum(), x)[0][0].abs().sum(0) > 0
     >>> torch.equal(touched, block.attention(x)[0, 0].bool())
@@ -131,9 +131,9 @@ def example(
     C: int = 16,
     H: int = 12,
     W: int = 10,
-    K_1: int = 3,
-    K_2: int = 5,
-    K_3: int = 8,
+    K_1: int = 5,
+    K_2: int = 8,
+    K_3: int = 11,
     k: int = 4,
     d: int = 6,
 ) -> tuple[MultipleGranularity, tuple[Tensor]]:
