@@ -131,7 +131,7 @@ CATALOGUE = _by_slug(
             macs="B*d_a*(T*d_q + S*d_k) + B*T*S*(d_a + d_v)",
             complexity=r"O(T S (d_a + d_v))",
             aliases=("QKV", "query-key-value", "three stages", "查询键值", "三个阶段"),
-            related=("general", "multi_head", "blstm_attention", "non_local"),
+            related=("general", "scores", "masks", "key_value", "multi_head"),
         ),
         Mechanism(
             path="foundations/scores",
@@ -154,7 +154,7 @@ CATALOGUE = _by_slug(
                 "双线性打分",
                 "基于位置的打分",
             ),
-            related=("query_key_value", "multi_head", "blstm_attention"),
+            related=("query_key_value", "additive", "luong_global", "attention_factors"),
         ),
         Mechanism(
             path="foundations/masks",
@@ -196,7 +196,7 @@ CATALOGUE = _by_slug(
                 "自下而上的注意力",
                 "自上而下的注意力",
             ),
-            related=("general", "query_key_value", "scores", "senet", "blstm_attention", "stochastic"),
+            related=("general", "query_key_value", "stochastic", "gather_excite", "multi_granularity"),
         ),
         Mechanism(
             path="weight_assignment/soft/blstm_attention",
@@ -207,8 +207,15 @@ CATALOGUE = _by_slug(
             parameters="8*d*(E + d + 2) + d",
             macs="8*B*T*d*(E + d) + 2*B*T*d",
             complexity=r"O(T d (E + d))",
-            aliases=("Att-BLSTM", "BiLSTM attention", "attention pooling", "双向 LSTM 注意力", "注意力池化"),
-            related=("query_key_value", "stochastic", "multi_head"),
+            aliases=(
+                "BLSTM",
+                "Att-BLSTM",
+                "BiLSTM attention",
+                "attention pooling",
+                "双向 LSTM 注意力",
+                "注意力池化",
+            ),
+            related=("structured", "additive", "key_value", "temporal_adaptive"),
         ),
         Mechanism(
             path="weight_assignment/soft/additive",
@@ -228,7 +235,7 @@ CATALOGUE = _by_slug(
                 "加性注意力",
                 "Bahdanau 注意力",
             ),
-            related=("luong_global", "query_key_value", "blstm_attention", "multi_head"),
+            related=("luong_global", "scores", "query_key_value", "transformer"),
         ),
         Mechanism(
             path="weight_assignment/soft/luong_global",
@@ -248,7 +255,7 @@ CATALOGUE = _by_slug(
                 "乘性注意力",
                 "全局注意力",
             ),
-            related=("additive", "query_key_value", "multi_head"),
+            related=("additive", "luong_local", "scores", "transformer"),
         ),
         Mechanism(
             path="weight_assignment/soft/key_value",
@@ -270,7 +277,7 @@ CATALOGUE = _by_slug(
                 "普通注意力",
                 "软寻址",
             ),
-            related=("query_key_value", "stochastic", "blstm_attention"),
+            related=("query_key_value", "scores", "blstm_attention", "stochastic"),
         ),
         Mechanism(
             path="weight_assignment/hard/stochastic",
@@ -288,7 +295,7 @@ CATALOGUE = _by_slug(
                 "硬注意力",
                 "随机硬注意力",
             ),
-            related=("blstm_attention", "query_key_value", "non_local"),
+            related=("gumbel", "ram", "saliency", "additive"),
         ),
         Mechanism(
             path="weight_assignment/hard/gumbel",
@@ -308,7 +315,7 @@ CATALOGUE = _by_slug(
                 "直通估计",
                 "重参数化的硬注意力",
             ),
-            related=("stochastic", "query_key_value", "blstm_attention"),
+            related=("stochastic", "luong_local", "key_value", "ram"),
         ),
         Mechanism(
             path="weight_assignment/hard/luong_local",
@@ -328,7 +335,7 @@ CATALOGUE = _by_slug(
                 "局部注意力",
                 "预测对齐",
             ),
-            related=("stochastic", "query_key_value", "blstm_attention"),
+            related=("luong_global", "gumbel", "stochastic"),
         ),
         Mechanism(
             path="weight_assignment/self_attention/multi_head",
@@ -347,7 +354,7 @@ CATALOGUE = _by_slug(
                 "多头注意力",
                 "多头自注意力",
             ),
-            related=("query_key_value", "non_local", "blstm_attention"),
+            related=("self_attention", "transformer", "masks", "augmented_convolution"),
         ),
         Mechanism(
             path="weight_assignment/self_attention/self_attention",
@@ -367,7 +374,7 @@ CATALOGUE = _by_slug(
                 "内部注意力",
                 "单头自注意力",
             ),
-            related=("multi_head", "query_key_value", "structured", "non_local"),
+            related=("multi_head", "structured", "masks", "self_attention_2d"),
         ),
         Mechanism(
             path="weight_assignment/self_attention/structured",
@@ -411,7 +418,7 @@ CATALOGUE = _by_slug(
                 "解码器",
                 "交叉注意力",
             ),
-            related=("multi_head", "self_attention", "query_key_value"),
+            related=("multi_head", "self_attention", "masks", "additive"),
         ),
         Mechanism(
             path="attention_domain/channel/senet",
@@ -423,7 +430,7 @@ CATALOGUE = _by_slug(
             macs="2*B*C**2/r",
             complexity=r"O(N C + C^2 / r)",
             aliases=("SE", "SE block", "squeeze-and-excitation", "SEBlock", "挤压与激励", "通道注意力"),
-            related=("cbam", "sknet"),
+            related=("eca", "srm", "gsop", "cbam", "gather_excite", "sknet"),
         ),
         Mechanism(
             path="attention_domain/channel/eca",
@@ -435,7 +442,7 @@ CATALOGUE = _by_slug(
             macs="B*C*k",
             complexity=r"O(N C)",
             aliases=("ECA", "efficient channel attention", "ECALayer", "高效通道注意力"),
-            related=("senet", "srm", "cbam"),
+            related=("senet", "srm", "gsop", "coordinate"),
         ),
         Mechanism(
             path="attention_domain/channel/srm",
@@ -473,7 +480,7 @@ CATALOGUE = _by_slug(
                 "全局二阶池化",
                 "协方差池化",
             ),
-            related=("senet", "srm", "eca"),
+            related=("senet", "srm", "non_local"),
         ),
         Mechanism(
             path="attention_domain/spatial/non_local",
@@ -492,7 +499,14 @@ CATALOGUE = _by_slug(
                 "非局部注意力",
                 "非局部模块",
             ),
-            related=("multi_head", "query_key_value", "cbam"),
+            related=(
+                "self_attention_2d",
+                "disentangled_non_local",
+                "criss_cross",
+                "asymmetric_non_local",
+                "global_context",
+                "em_attention",
+            ),
         ),
         Mechanism(
             path="attention_domain/spatial/self_attention_2d",
@@ -504,6 +518,7 @@ CATALOGUE = _by_slug(
             macs="4*B*H*W*C**2/r + 2*B*(H*W)**2*C/r",
             complexity=r"O(N^2 C)",
             aliases=(
+                "spatial self-attention",
                 "SAGAN",
                 "self-attention GAN",
                 "DANet position attention",
@@ -512,7 +527,7 @@ CATALOGUE = _by_slug(
                 "空间自注意力",
                 "位置注意力",
             ),
-            related=("non_local", "self_attention", "multi_head"),
+            related=("non_local", "self_attention", "criss_cross"),
         ),
         Mechanism(
             path="attention_domain/spatial/criss_cross",
@@ -532,7 +547,7 @@ CATALOGUE = _by_slug(
                 "十字交叉注意力",
                 "十字注意力",
             ),
-            related=("non_local", "em_attention", "multi_head"),
+            related=("non_local", "self_attention_2d", "asymmetric_non_local", "psanet"),
         ),
         Mechanism(
             path="attention_domain/spatial/em_attention",
@@ -552,7 +567,7 @@ CATALOGUE = _by_slug(
                 "期望最大化注意力",
                 "EM 注意力",
             ),
-            related=("non_local", "criss_cross"),
+            related=("hamburger", "glore", "asymmetric_non_local", "non_local"),
         ),
         Mechanism(
             path="attention_domain/spatial/attention_factors",
@@ -564,6 +579,7 @@ CATALOGUE = _by_slug(
             macs="4*B*H*W*C**2 + 2*B*(H*W)**2*C + B*H*W*(H + W + 1)*C + (H**2 + W**2)*(C**2/2 + C)",
             complexity=r"O(N^2 C + N C^2)",
             aliases=(
+                "four attention factors",
                 "generalized attention",
                 "GeneralizedAttention",
                 "empirical attention",
@@ -572,7 +588,7 @@ CATALOGUE = _by_slug(
                 "广义注意力",
                 "注意力的四个因素",
             ),
-            related=("non_local", "multi_head", "scores"),
+            related=("non_local", "augmented_convolution", "disentangled_non_local", "scores"),
         ),
         Mechanism(
             path="attention_domain/spatial/glore",
@@ -591,7 +607,7 @@ CATALOGUE = _by_slug(
                 "全局推理单元",
                 "图推理",
             ),
-            related=("non_local", "hamburger"),
+            related=("em_attention", "hamburger", "global_context"),
         ),
         Mechanism(
             path="attention_domain/spatial/global_context",
@@ -612,7 +628,7 @@ CATALOGUE = _by_slug(
                 "全局上下文",
                 "全局上下文模块",
             ),
-            related=("non_local", "disentangled_non_local", "senet"),
+            related=("non_local", "senet", "disentangled_non_local", "gather_excite"),
         ),
         Mechanism(
             path="attention_domain/spatial/gather_excite",
@@ -623,8 +639,8 @@ CATALOGUE = _by_slug(
             parameters="22*C",
             macs="9*B*C*(ceiling(H/2)*ceiling(W/2) + ceiling(H/4)*ceiling(W/4))",
             complexity=r"O(N C)",
-            aliases=("GE", "GE-theta", "GatherExcite", "gather-excite", "聚集与激励"),
-            related=("senet", "cbam", "non_local"),
+            aliases=("GENet", "GE", "GE-theta", "GatherExcite", "gather-excite", "聚集与激励"),
+            related=("senet", "global_context", "bam", "saliency"),
         ),
         Mechanism(
             path="attention_domain/spatial/hamburger",
@@ -645,7 +661,7 @@ CATALOGUE = _by_slug(
                 "非负矩阵分解",
                 "单步梯度",
             ),
-            related=("non_local", "glore"),
+            related=("em_attention", "glore", "non_local"),
         ),
         Mechanism(
             path="attention_domain/spatial/asymmetric_non_local",
@@ -666,7 +682,7 @@ CATALOGUE = _by_slug(
                 "非对称非局部模块",
                 "非对称非局部注意力",
             ),
-            related=("non_local", "criss_cross", "em_attention"),
+            related=("non_local", "criss_cross", "em_attention", "global_context"),
         ),
         Mechanism(
             path="attention_domain/temporal/temporal_adaptive",
@@ -685,7 +701,28 @@ CATALOGUE = _by_slug(
                 "时间自适应模块",
                 "时序自适应模块",
             ),
-            related=("blstm_attention", "senet", "sknet"),
+            related=("global_local", "blstm_attention", "senet", "condconv"),
+        ),
+        Mechanism(
+            path="attention_domain/temporal/global_local",
+            title="Global-local temporal representations (GLTR)",
+            weights=Weights.SELF,
+            domain=Domain.TEMPORAL,
+            citation="li2019gltr",
+            parameters="9*d**2 + 12*d + 36*d**2/a + 21*d/a",
+            macs="B*T*(9*d**2 + 36*d**2/a) + 6*B*T**2*d/a",
+            complexity=r"O(T d^2 + T^2 d)",
+            aliases=(
+                "GLTR",
+                "global-local temporal representation",
+                "dilated temporal pyramid",
+                "DTP",
+                "temporal self-attention",
+                "TSA",
+                "全局局部时间表示",
+                "时间自注意力",
+            ),
+            related=("temporal_adaptive", "self_attention", "non_local"),
         ),
         Mechanism(
             path="attention_domain/spatial/disentangled_non_local",
@@ -704,7 +741,7 @@ CATALOGUE = _by_slug(
                 "解耦非局部模块",
                 "解耦非局部注意力",
             ),
-            related=("non_local", "global_context", "self_attention_2d"),
+            related=("non_local", "global_context", "attention_factors"),
         ),
         Mechanism(
             path="attention_domain/spatial/psanet",
@@ -724,7 +761,7 @@ CATALOGUE = _by_slug(
                 "逐点空间注意力",
                 "收集与分发",
             ),
-            related=("non_local", "attention_factors", "cbam"),
+            related=("non_local", "criss_cross", "attention_factors"),
         ),
         Mechanism(
             path="attention_domain/spatial/augmented_convolution",
@@ -747,7 +784,7 @@ CATALOGUE = _by_slug(
                 "注意力增强卷积",
                 "二维相对位置自注意力",
             ),
-            related=("multi_head", "non_local"),
+            related=("multi_head", "attention_factors", "self_attention_2d"),
         ),
         Mechanism(
             path="attention_domain/spatial/ram",
@@ -769,7 +806,28 @@ CATALOGUE = _by_slug(
                 "视觉注意力的循环模型",
                 "一瞥",
             ),
-            related=("stochastic", "gumbel", "non_local"),
+            related=("stochastic", "multi_granularity", "saliency"),
+        ),
+        Mechanism(
+            path="attention_domain/spatial/multi_granularity",
+            title="Multiple-granularity descriptors (MGD)",
+            weights=Weights.HARD,
+            domain=Domain.SPATIAL,
+            citation="wang2015mgd",
+            parameters="6*d*(9*C + 1) + (d + 1)*(K_1 + K_2 + K_3)",
+            macs="3*B*H*W*d*(9*C + 1) + B*d*(K_1 + K_2 + K_3) + 27*B*Min(k, H)*Min(k, W)*C*d",
+            complexity=r"O(L N C d)",
+            aliases=(
+                "MGD",
+                "multiple granularity descriptors",
+                "multi-grained descriptors",
+                "region discovery",
+                "label hierarchy",
+                "fine-grained categorization",
+                "多粒度描述子",
+                "细粒度分类",
+            ),
+            related=("ram", "saliency"),
         ),
         Mechanism(
             path="attention_domain/branch/sknet",
@@ -781,7 +839,7 @@ CATALOGUE = _by_slug(
             macs="B*M*H*W*9*C**2/G + B*C*Max(C/r, L)*(1 + M)",
             complexity=r"O(M N C^2 / G)",
             aliases=("SK", "selective kernel", "SK unit", "SK convolution", "选择性卷积核", "分支注意力"),
-            related=("senet", "cbam"),
+            related=("senet", "condconv", "highway"),
         ),
         Mechanism(
             path="attention_domain/branch/highway",
@@ -802,7 +860,7 @@ CATALOGUE = _by_slug(
                 "携带门",
                 "变换门",
             ),
-            related=("sknet", "senet"),
+            related=("sknet", "condconv", "senet"),
         ),
         Mechanism(
             path="attention_domain/branch/condconv",
@@ -820,7 +878,7 @@ CATALOGUE = _by_slug(
                 "条件参数化卷积",
                 "条件卷积",
             ),
-            related=("sknet", "highway", "senet"),
+            related=("sknet", "highway"),
         ),
         Mechanism(
             path="attention_domain/channel_spatial/cbam",
@@ -837,7 +895,7 @@ CATALOGUE = _by_slug(
                 "卷积块注意力模块",
                 "混合注意力",
             ),
-            related=("senet", "non_local", "sknet"),
+            related=("senet", "bam", "coordinate", "gather_excite"),
         ),
         Mechanism(
             path="attention_domain/channel_spatial/bam",
@@ -853,7 +911,7 @@ CATALOGUE = _by_slug(
                 "parallel channel and spatial attention",
                 "瓶颈注意力模块",
             ),
-            related=("cbam", "coordinate", "senet"),
+            related=("cbam", "coordinate", "senet", "gather_excite"),
         ),
         Mechanism(
             path="attention_domain/channel_spatial/coordinate",
@@ -865,7 +923,7 @@ CATALOGUE = _by_slug(
             macs="2*B*(H + W)*C*Max(8, C/r)",
             complexity=r"O(N C + (H + W) C^2 / r)",
             aliases=("CA", "CoordAtt", "CoordAttention", "coordinate attention block", "坐标注意力"),
-            related=("cbam", "bam", "senet"),
+            related=("cbam", "senet", "eca", "criss_cross"),
         ),
     ]
 )
