@@ -647,7 +647,7 @@ CATALOGUE = _by_slug(
                 "时间自适应模块",
                 "时序自适应模块",
             ),
-            related=("global_local", "blstm_attention", "senet", "sknet"),
+            related=("global_local", "sta", "blstm_attention", "senet", "sknet"),
         ),
         Mechanism(
             path="attention_domain/temporal/global_local",
@@ -668,7 +668,7 @@ CATALOGUE = _by_slug(
                 "全局局部时间表示",
                 "时间自注意力",
             ),
-            related=("temporal_adaptive", "blstm_attention", "self_attention", "non_local"),
+            related=("temporal_adaptive", "sta", "blstm_attention", "self_attention", "non_local"),
         ),
         Mechanism(
             path="attention_domain/branch/sknet",
@@ -698,6 +698,26 @@ CATALOGUE = _by_slug(
                 "混合注意力",
             ),
             related=("senet", "non_local", "sknet"),
+        ),
+        Mechanism(
+            path="attention_domain/spatial_temporal/sta",
+            title="STA: spatial-temporal attention",
+            weights=Weights.SOFT,
+            domain=Domain.SPATIAL_TEMPORAL,
+            citation="fu2019sta",
+            parameters="0",
+            macs="0",
+            complexity=r"O(T N C)",
+            aliases=(
+                "STA",
+                "spatial-temporal attention",
+                "spatio-temporal attention",
+                "inter-frame regularization",
+                "2-D attention score matrix",
+                "时空注意力",
+                "帧间正则化",
+            ),
+            related=("global_local", "temporal_adaptive", "saliency", "stochastic", "cbam"),
         ),
     ]
 )
