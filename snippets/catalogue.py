@@ -722,7 +722,7 @@ CATALOGUE = _by_slug(
                 "全局局部时间表示",
                 "时间自注意力",
             ),
-            related=("temporal_adaptive", "self_attention", "non_local"),
+            related=("temporal_adaptive", "self_attention", "non_local", "sta"),
         ),
         Mechanism(
             path="attention_domain/spatial/disentangled_non_local",
@@ -839,7 +839,7 @@ CATALOGUE = _by_slug(
             macs="B*M*H*W*9*C**2/G + B*C*Max(C/r, L)*(1 + M)",
             complexity=r"O(M N C^2 / G)",
             aliases=("SK", "selective kernel", "SK unit", "SK convolution", "选择性卷积核", "分支注意力"),
-            related=("senet", "condconv", "highway"),
+            related=("senet", "condconv", "dynamic_convolution", "highway"),
         ),
         Mechanism(
             path="attention_domain/branch/highway",
@@ -878,7 +878,7 @@ CATALOGUE = _by_slug(
                 "条件参数化卷积",
                 "条件卷积",
             ),
-            related=("sknet", "highway"),
+            related=("dynamic_convolution", "sknet", "highway"),
         ),
         Mechanism(
             path="attention_domain/branch/dynamic_convolution",
@@ -933,7 +933,7 @@ CATALOGUE = _by_slug(
                 "时空注意力",
                 "帧间正则化",
             ),
-            related=("global_local", "temporal_adaptive", "saliency", "stochastic", "cbam"),
+            related=("global_local", "temporal_adaptive", "non_local"),
         ),
         Mechanism(
             path="attention_domain/channel_spatial/bam",
