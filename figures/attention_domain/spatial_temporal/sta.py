@@ -48,7 +48,7 @@ def figure() -> Figure:
     """Rows: occluders. Columns: the four frames, and the score matrix."""
     _, seen = clips()
     scores = STA(REGIONS).attention(features(seen)).mT  # (2, K, T)
-    drawn, axes = new_figure(2, 5, height=4.8, width_ratios=(1, 1, 1, 1, 2))
+    drawn, axes = new_figure(2, 5, height=4.4, width_ratios=(1, 1, 1, 1, 2))
     for row, label in enumerate(("grey bar", "bricks")):
         for frame, panel in enumerate(axes[5 * row : 5 * row + 4]):
             show_image(panel, seen[row, frame], f"$t$ = {frame + 1}" if row == 0 else "", vmin=0, vmax=1)

@@ -67,11 +67,10 @@ class STA(nn.Module):
         """Return f(g(x), x), one descriptor per clip: (B, C, T, H, W) -> (B, 2 C)."""
         scores = self.attention(x)[:, None]  # (B, 1, T, K)
         stripes = self._stripes(x)  # (B, C, T, K)
-        best = torch.take_along_dim(stripes, scores.argmax(dim=2, keepdim=True), dim=2).squeeze(
-            2
-        )  # (B, C, K)
+        best = scores.argmax(dim=2, keepdim=True)  # (B, 1, 1, K)
+        top = torch.take_along_dim(stripes, best, dim=2).squeeze(2)  # (B, C, K)
         total = (scores * stripes).sum(dim=2)  # (B, C, K)
-        return torch.cat([best, total], dim=1).mean(dim=-1)  # (B, 2 C)
+        return torch.cat([top, total], dim=1).mean(dim=-1)  # (B, 2 C)
 
     def _stripes(self, x: Tensor) -> Tensor:
         """Return the mean of each stripe: (..., H, W) -> (..., K)."""
