@@ -980,7 +980,7 @@ CATALOGUE = _by_slug(
                 "拼接注意力",
                 "图像恢复注意力",
             ),
-            related=("cbam", "coordinate", "bam"),
+            related=("cbam", "senet", "bam"),
         ),
     ]
 )
