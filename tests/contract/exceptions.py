@@ -8,7 +8,6 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
         "blstm_attention": "the compiler refuses every nn.LSTM unless torch._dynamo.config.allow_rnn is set",
     },
     "test_every_parameter_receives_a_gradient": {
-        "general": "it has no parameters",
         "multi_granularity": "argmax chooses a region: the logits of a grain train that, not forward",
         "em_attention": "the first convolution feeds steps that are not differentiated; it is frozen",
         "stochastic": "a draw has no derivative: REINFORCE trains the policy, not the output of forward",

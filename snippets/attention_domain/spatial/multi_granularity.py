@@ -71,7 +71,7 @@ class MultipleGranularity(nn.Module):
     >>> block.attention(x)[0].sum((1, 2))
     tensor([16., 16., 16.])
     >>> block.corners(x)[0].tolist()
-    [[6, 3], [2, 3], [7, 1]]
+    [[8, 1], [3, 4], [1, 5]]
     >>> coarse = block(x.requires_grad_())[0, :6]
     >>> touched = torch.autograd.grad(coarse.sum(), x)[0][0].abs().sum(0) > 0
     >>> torch.equal(touched, block.attention(x)[0, 0].bool())
@@ -132,8 +132,8 @@ def example(
     H: int = 12,
     W: int = 10,
     K_1: int = 5,
-    K_2: int = 8,
-    K_3: int = 11,
+    K_2: int = 11,
+    K_3: int = 19,
     k: int = 4,
     d: int = 6,
 ) -> tuple[MultipleGranularity, tuple[Tensor]]:
