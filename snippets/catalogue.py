@@ -685,7 +685,26 @@ CATALOGUE = _by_slug(
             macs="2*B*(H + W)*C*Max(8, C/r)",
             complexity=r"O(N C + (H + W) C^2 / r)",
             aliases=("CA", "CoordAtt", "CoordAttention", "coordinate attention block", "坐标注意力"),
-            related=("cbam", "bam", "senet"),
+            related=("cbam", "bam", "canet", "senet"),
+        ),
+        Mechanism(
+            path="attention_domain/channel_spatial/canet",
+            title="CANet, concatenated attention for image restoration",
+            weights=Weights.SOFT,
+            domain=Domain.CHANNEL_SPATIAL,
+            citation="canet2020",
+            parameters="55*C + 3 + M*L*(9*C**2 + 2*C**2/r + 3*C + C/r + 1) + (M - 1)*(2*C**2 + C)"
+            " + (M + 1)*C**2 + C",
+            macs="B*H*W*(54*C + M*L*(9*C**2 + C) + (3*M - 1)*C**2) + 2*B*M*L*C**2/r",
+            complexity=r"O(M L N C^2)",
+            aliases=(
+                "CANet",
+                "concatenated attention neural network",
+                "image restoration attention",
+                "拼接注意力",
+                "图像恢复注意力",
+            ),
+            related=("cbam", "coordinate", "bam"),
         ),
     ]
 )
