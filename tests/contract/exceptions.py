@@ -8,6 +8,7 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
         "blstm_attention": "the compiler refuses every nn.LSTM unless torch._dynamo.config.allow_rnn is set",
     },
     "test_every_parameter_receives_a_gradient": {
+        "multi_granularity": "argmax chooses a region: the logits of a grain train that, not forward",
         "em_attention": "the first convolution feeds steps that are not differentiated; it is frozen",
         "stochastic": "a draw has no derivative: REINFORCE trains the policy, not the output of forward",
         "ram": "a location has no derivative: REINFORCE trains where to look, not the output of forward",
