@@ -13,6 +13,7 @@ from sitekit.parts import card as _card
 from sitekit.parts import comparison as _comparison
 from sitekit.parts import cost as _cost
 from sitekit.parts import drawing as _drawing
+from sitekit.parts import growth as _growth
 from sitekit.parts import matrix as _matrix
 from sitekit.parts import members as _members
 from sitekit.parts import neighbours as _neighbours
@@ -20,11 +21,15 @@ from sitekit.parts import proofs as _proofs
 from sitekit.parts.source import mechanism
 from sitekit.run import results
 
+Part = Callable[[str, str], str]
 Fence = Callable[..., str]
 
+PARTS: dict[str, Part] = {}  # by the name of the fence
 
-def _fence(part: Callable[[str, str], str]) -> Fence:
+
+def _fence(part: Part) -> Fence:
     """Turn a part, a function of the body and the language, into a formatter of superfences."""
+    PARTS[part.__name__] = part
 
     def formatter(source: str, name: str, css_class: str, options: Any, md: Any, **extra: Any) -> str:
         try:
@@ -47,9 +52,8 @@ def card(source: str, language: str) -> str:
 
 @_fence
 def figure(source: str, language: str) -> str:
-    """The figure of figures/<path>.py; the paragraph after the fence is its caption."""
-    row = mechanism(source)
-    return _drawing.figure(row, results(row), language)
+    """The body is a slug, or the path below figures/ of a figure without a mechanism; the caption follows."""
+    return _drawing.figure(source, language)
 
 
 @_fence
@@ -62,6 +66,12 @@ def diagram(source: str, language: str) -> str:
 def cost(source: str, language: str) -> str:
     """Formulas, and counts at several sizes."""
     return _cost.cost(results(mechanism(source)), language)
+
+
+@_fence
+def growth(source: str, language: str) -> str:
+    """The body is the path below figures/ of what benchmarks/growth.py has measured."""
+    return _growth.growth(source, language)
 
 
 @_fence

@@ -31,6 +31,10 @@ _WORDS = {
         "D、E、d：宽度；r：压缩比。其余符号见各机制的页面。",
     ),
     # figure, diagram
+    "figure": (
+        "Figure drawn by running the code; the caption says what it shows",
+        "运行代码绘制的图，说明见图注",
+    ),
     "figure of": (
         "{title}: figure drawn by running the code; the caption says what it shows",
         "{title}：运行代码绘制的图，说明见图注",
@@ -56,6 +60,19 @@ _WORDS = {
         "以 torch {torch} 于 {date} 实测，测试文件：",
     ),
     "how": ("How it is proved", "如何证明"),
+    # growth
+    "time growth": ("Time · at N = {positions}", "时间 · N = {positions} 时"),
+    "memory growth": ("Memory · at N = {positions}", "内存 · N = {positions} 时"),
+    "growth measured": (
+        "One forward pass, no gradients, B = 1, C = {channels}, float32, torch {torch}, threads: {threads},"
+        " on a machine with {cores} cores, {date}. Time is the processor time of the fastest of {rounds}"
+        " rounds, memory the most bytes of tensors alive at a time, input included. The exponents belong to"
+        " straight lines through the logarithms, from N = {fitted} on. To measure again:",
+        "一次不求梯度的前向传播，B = 1，C = {channels}，float32，torch {torch}，线程数 {threads}，"
+        "{cores} 核机器，{date}。时间取 {rounds} 轮中最快一轮的处理器时间；"
+        "内存取同时存活的张量字节数之和的最大值，含输入。"
+        "指数由对数坐标下的直线拟合得到，N 从 {fitted} 起。重新测量：",
+    ),
     # matrix
     "none here": ("no mechanism", "无"),
     # comparison
@@ -64,6 +81,8 @@ _WORDS = {
     "shown": ("{shown} of {all} shown", "显示 {shown} / {all}"),
     "parameter formula": ("Parameter formula", "参数量公式"),
     "at sizes": ("Counted at", "统计尺寸"),
+    # plain Markdown
+    "cited": ("Papers cited", "引用的论文"),
     # neighbours
     "neighbours": ("Neighbours in the taxonomy", "分类中的相邻机制"),
     "related": ("Related", "相关"),

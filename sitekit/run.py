@@ -1,6 +1,7 @@
-"""Results of running a mechanism, from the cache or from one fresh process for all that are stale.
+"""Results of running code, from the cache or from one fresh process for all that is stale.
 
-Nothing here imports torch: a build in which nothing changed takes no time to speak of.
+What is run has a name: the slug of a mechanism, or the path below figures/ of a figure that belongs to no
+mechanism. Nothing here imports torch: a build in which nothing changed takes no time to speak of.
 """
 
 import hashlib
@@ -8,6 +9,7 @@ import importlib.metadata
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,86 +22,118 @@ from snippets.catalogue import CATALOGUE, Mechanism
 
 PACKAGES = ("torch", "matplotlib", "numpy", "scikit-image", "scikit-learn", "sympy")
 
-
-_known: dict[str, tuple[str, Results | BuildError]] = {}  # by slug: key and outcome in this process
+_known: dict[str, tuple[str, Results | str | BuildError]] = {}  # by name: key and outcome in this process
 
 
 def results(mechanism: Mechanism) -> Results:
-    """Return what running the mechanism yields; run all stale mechanisms of the catalogue if it is stale.
+    """Return what running the mechanism yields; run all that is stale if it is stale.
 
     Raises:
         BuildError: the snippet, its figure or a formula is wrong; says which mechanism, file and line.
     """
-    outcome = _lookup(mechanism)
+    found = _outcome(mechanism.slug)
+    assert isinstance(found, Results)
+    return found
+
+
+def drawing(path: str) -> str:
+    """Return the SVG of figures/<path>.py, one of `figures()`; run all that is stale if it is stale.
+
+    Raises:
+        BuildError: the figure is wrong; says which figure, file and line.
+    """
+    found = _outcome(path)
+    assert isinstance(found, str)
+    return found
+
+
+def figures() -> Iterator[str]:
+    """Yield the path of each figure that belongs to no mechanism: `attention_domain/spatial/index`."""
+    folder = paths.ROOT / "figures"
+    taken = {mechanism.path for mechanism in CATALOGUE.values()}
+    for file in sorted(folder.rglob("*.py")):
+        path = file.relative_to(folder).with_suffix("").as_posix()
+        if path not in taken and "\ndef figure(" in file.read_text(encoding="utf-8"):
+            yield path
+
+
+def cache_key(name: str) -> str:
+    """Return a hash of all that the outcome depends on: code, formulas, data, versions of packages.
+
+    A figure without a mechanism may have data beside it: figures/<path>.json.
+    """
+    mechanism = CATALOGUE.get(name)
+    path = mechanism.path if mechanism else name
+    roots = ["sitekit/worker.py", f"figures/{path}.py"]
+    roots += [f"snippets/{path}.py"] if mechanism else [f"figures/{path}.json"]
+    parts = [path]
+    parts += [mechanism.parameters, mechanism.macs] if mechanism else []
+    parts += [digest(paths.ROOT / root for root in roots)]
+    parts += [f"{package} {_version(package)}" for package in PACKAGES]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _outcome(name: str) -> Results | str:
+    outcome = _lookup(name)
     if outcome is None:
-        _run([row for row in CATALOGUE.values() if _lookup(row) is None])
-        _, outcome = _known[mechanism.slug]
+        _run([other for other in (*CATALOGUE, *figures()) if _lookup(other) is None])
+        _, outcome = _known[name]
     if isinstance(outcome, BuildError):
         raise outcome
     return outcome
 
 
-def cache_key(mechanism: Mechanism) -> str:
-    """Return a hash of all that the results depend on: code, formulas and versions of packages."""
-    roots = ("sitekit/worker.py", f"snippets/{mechanism.path}.py", f"figures/{mechanism.path}.py")
-    parts = [
-        mechanism.path,
-        mechanism.parameters,
-        mechanism.macs,
-        digest(paths.ROOT / root for root in roots),
-    ]
-    parts += [f"{package} {_version(package)}" for package in PACKAGES]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def _lookup(mechanism: Mechanism) -> Results | BuildError | None:
-    key = cache_key(mechanism)
-    known, outcome = _known.get(mechanism.slug, ("", None))
+def _lookup(name: str) -> Results | str | BuildError | None:
+    key = cache_key(name)
+    known, outcome = _known.get(name, ("", None))
     if known == key:
         return outcome
     try:
-        stored = json.loads(_cache_file(mechanism.slug).read_text(encoding="utf-8"))
+        stored = json.loads(_cache_file(name).read_text(encoding="utf-8"))
         if stored["key"] != key:
             return None
-        found = from_json(stored["results"])
+        found = _read(stored["results"])
     except (OSError, ValueError, KeyError, TypeError):  # not there, or not what this version writes
         return None
-    _known[mechanism.slug] = key, found
+    _known[name] = key, found
     return found
 
 
-def _run(stale: list[Mechanism]) -> None:
-    """Compute in one fresh process; each result is stored as soon as it is there."""
-    rows = {mechanism.slug: mechanism for mechanism in stale}
-    keys = {slug: cache_key(mechanism) for slug, mechanism in rows.items()}
+def _run(stale: list[str]) -> None:
+    """Compute in one fresh process; each outcome is stored as soon as it is there."""
+    keys = {name: cache_key(name) for name in stale}
     command = [sys.executable, "-m", "sitekit.worker", *keys]
     with subprocess.Popen(command, cwd=paths.ROOT, stdout=subprocess.PIPE, text=True) as worker:
         assert worker.stdout is not None
         for line in worker.stdout:
             answer = json.loads(line)
-            slug = answer["slug"]
-            _keep(answer, keys.pop(slug), rows[slug])
-    for slug, key in keys.items():  # left over: the process died
-        _known[slug] = key, BuildError(f"{slug}: sitekit.worker ended with exit status {worker.returncode}")
+            _keep(answer, keys.pop(answer["name"]))
+    for name, key in keys.items():  # left over: the process died
+        _known[name] = key, BuildError(f"{name}: sitekit.worker ended with exit status {worker.returncode}")
 
 
-def _keep(answer: dict[str, Any], key: str, mechanism: Mechanism) -> None:
+def _keep(answer: dict[str, Any], key: str) -> None:
     """Remember an outcome; store results unless the code changed while it ran."""
+    name = answer["name"]
     if "error" in answer:
-        _known[mechanism.slug] = key, BuildError(answer["error"])
+        _known[name] = key, BuildError(answer["error"])
         return
-    _known[mechanism.slug] = key, from_json(answer["results"])
-    if cache_key(mechanism) != key:
+    _known[name] = key, _read(answer["results"])
+    if cache_key(name) != key:
         return
-    file = _cache_file(mechanism.slug)
+    file = _cache_file(name)
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_suffix(".part")
     part.write_text(json.dumps({"key": key, "results": answer["results"]}), encoding="utf-8")
     part.replace(file)
 
 
-def _cache_file(slug: str) -> Path:
-    return paths.CACHE / "results" / f"{slug}.json"
+def _read(stored: Any) -> Results | str:
+    return stored if isinstance(stored, str) else from_json(stored)
+
+
+def _cache_file(name: str) -> Path:
+    return paths.CACHE / "results" / f"{name}.json"
 
 
 @cache

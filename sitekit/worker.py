@@ -1,7 +1,8 @@
-"""Runs mechanisms in a process of its own: `python -m sitekit.worker senet cbam`.
+"""Runs code in a process of its own: `python -m sitekit.worker senet attention_domain/spatial/index`.
 
-Writes one line of JSON per mechanism to standard output: `{"slug": ..., "results": ...}`, or "error"
-instead of "results"; progress goes to standard error.
+A name is the slug of a mechanism, or the path of a figure that belongs to none. Writes one line of JSON per
+name to standard output: `{"name": ..., "results": ...}`, or "error" instead of "results"; progress goes to
+standard error.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -41,8 +43,7 @@ def compute(mechanism: Mechanism, step: Report) -> Results:
         block, inputs = module.example()
         diagram_svg = diagram.draw(block, inputs, example)
     with step("figure"):
-        _seed()
-        figure_svg = _figure(mechanism)
+        figure_svg = draw(mechanism.path, mechanism.slug)
     return Results(
         figure_svg=figure_svg,
         diagram_svg=diagram_svg,
@@ -55,27 +56,44 @@ def compute(mechanism: Mechanism, step: Report) -> Results:
     )
 
 
-def main(slugs: list[str]) -> None:
-    """Compute the named mechanisms; one that fails does not stop the others."""
+def draw(path: str, name: str) -> str:
+    """Return the figure of figures/<path>.py as SVG whose ids start with `name`, empty without the file."""
+    if not (paths.ROOT / "figures" / f"{path}.py").is_file():
+        return ""
+    _seed()
+    module = importlib.import_module("figures." + path.replace("/", "."))
+    with matplotlib.rc_context():
+        return figure.to_svg(module.figure(), name)
+
+
+def main(names: list[str]) -> None:
+    """Compute what is named; one that fails does not stop the others."""
     answers, sys.stdout = sys.stdout, sys.stderr  # what a snippet prints is not an answer
-    with tqdm(total=len(slugs), unit="mechanism", disable=not sys.stderr.isatty()) as bar:
-        for number, slug in enumerate(slugs, 1):
+    with tqdm(total=len(names), unit="mechanism", disable=not sys.stderr.isatty()) as bar:
+        for number, name in enumerate(names, 1):
             times: list[str] = []
-            answer: dict[str, object] = {"slug": slug}
+            answer: dict[str, object] = {"name": name}
             try:
-                answer["results"] = to_json(compute(CATALOGUE[slug], _reporter(slug, times, bar)))
+                answer["results"] = _answer(name, _reporter(name, times, bar))
             except Exception as error:
-                answer["error"] = explain(slug, error)
+                answer["error"] = explain(name, error)
             bar.update()
             if bar.disable:
-                print(f"[{number}/{len(slugs)}] {slug}", *times, sep="  ", flush=True)
+                print(f"[{number}/{len(names)}] {name}", *times, sep="  ", flush=True)
             print(json.dumps(answer), file=answers, flush=True)
 
 
-def explain(slug: str, error: Exception) -> str:
-    """Return one line: mechanism, file and line of the innermost frame that is ours, what went wrong."""
+def _answer(name: str, step: Report) -> dict[str, Any] | str:
+    if name in CATALOGUE:
+        return to_json(compute(CATALOGUE[name], step))
+    with step("figure"):
+        return draw(name, name.replace("/", "-"))
+
+
+def explain(name: str, error: Exception) -> str:
+    """Return one line: name, file and line of the innermost frame that is ours, what went wrong."""
     if isinstance(error, BuildError):
-        return f"{slug}: {error}"
+        return f"{name}: {error}"
     frames = traceback.extract_tb(error.__traceback__)
     ours = [
         f"{path.relative_to(paths.ROOT)}:{frame.lineno}"
@@ -83,16 +101,16 @@ def explain(slug: str, error: Exception) -> str:
         if (path := Path(frame.filename)).is_relative_to(paths.ROOT) and "site-packages" not in path.parts
     ]
     message = str(error).strip() or "no message"
-    return f"{slug}: {ours[-1]}: {type(error).__name__}: {message}"
+    return f"{name}: {ours[-1]}: {type(error).__name__}: {message}"
 
 
-def _reporter(slug: str, times: list[str], bar: tqdm) -> Report:
+def _reporter(name: str, times: list[str], bar: tqdm) -> Report:
     @contextlib.contextmanager
-    def step(name: str) -> Iterator[None]:
-        bar.set_description(f"{slug}: {name}")
+    def step(part: str) -> Iterator[None]:
+        bar.set_description(f"{name}: {part}")
         start = time.perf_counter()
         yield
-        times.append(f"{name} {time.perf_counter() - start:.1f} s")
+        times.append(f"{part} {time.perf_counter() - start:.1f} s")
 
     return step
 
@@ -104,14 +122,6 @@ def _shapes(module: ModuleType, example: dict[str, int]) -> tuple[tuple[str, ...
     with torch.no_grad():
         groups = (inputs, block.attention(*inputs), block(*inputs))
     return tuple(tuple(names.shape(tensor.shape) for tensor in cost.tensors(group)) for group in groups)
-
-
-def _figure(mechanism: Mechanism) -> str:
-    if not (paths.ROOT / "figures" / f"{mechanism.path}.py").is_file():
-        return ""
-    module = importlib.import_module("figures." + mechanism.path.replace("/", "."))
-    with matplotlib.rc_context():
-        return figure.to_svg(module.figure(), mechanism.slug)
 
 
 def _seed() -> None:

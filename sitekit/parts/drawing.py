@@ -1,4 +1,4 @@
-"""The figure and the dataflow diagram of a mechanism, as they were drawn by running it."""
+"""Figures, and the dataflow diagram of a mechanism, as they were drawn by running the code."""
 
 from html import escape
 
@@ -6,24 +6,33 @@ from sitekit import pages
 from sitekit.errors import fail
 from sitekit.labels import word
 from sitekit.parts.html import element
+from sitekit.parts.source import chosen, mechanism
 from sitekit.results import Results
-from snippets.catalogue import Mechanism
+from sitekit.run import drawing, figures, results
 
 
-def figure(mechanism: Mechanism, results: Results, language: str) -> str:
-    """Return the figure; the paragraph after the fence is its caption.
+def figure(source: str, language: str) -> str:
+    """Return the figure of a mechanism, or the one at a path below figures/; its caption follows the fence.
 
     Raises:
-        BuildError: the mechanism has no figure file.
+        BuildError: there is no such mechanism or figure.
     """
-    if not results.figure_svg:
-        fail(f"figure of {mechanism.slug}: figures/{mechanism.path}.py is missing", mechanism.slug)
-    title = pages.short_title(pages.page(mechanism), language)
-    label = escape(word("figure of", language, title=title))
-    svg = results.figure_svg.replace("<svg ", f'<svg aria-label="{label}" ', 1)
-    return element("figure", svg, class_="atlas-figure")
+    name = source.strip()
+    if "/" in name:
+        return _labelled(drawing(chosen("figure", name, figures())), word("figure", language))
+    subject = mechanism(name)
+    svg = results(subject).figure_svg
+    if not svg:
+        fail(f"figure of {subject.slug}: figures/{subject.path}.py is missing", subject.slug)
+    title = pages.short_title(pages.page(subject), language)
+    return _labelled(svg, word("figure of", language, title=title))
 
 
-def diagram(results: Results) -> str:
+def diagram(found: Results) -> str:
     """Return the dataflow diagram."""
-    return element("figure", results.diagram_svg, class_="atlas-diagram")
+    return element("figure", found.diagram_svg, class_="atlas-diagram")
+
+
+def _labelled(svg: str, label: str) -> str:
+    named = svg.replace("<svg ", f'<svg aria-label="{escape(label)}" ', 1)
+    return element("figure", named, class_="atlas-figure")

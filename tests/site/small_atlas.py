@@ -18,6 +18,9 @@ PLAIN = "snippets/foundations/plain.py"
 CATALOGUE = "snippets/catalogue.py"
 STYLE = "figures/style.py"
 FIGURE = "figures/attention_domain/channel/senet.py"
+OVERVIEW = "attention_domain/channel/index"  # a figure without a mechanism, and its data
+OVERVIEW_FIGURE = f"figures/{OVERVIEW}.py"
+OVERVIEW_DATA = f"figures/{OVERVIEW}.json"
 
 ROWS = """
 CATALOGUE = _by_slug(
@@ -94,6 +97,31 @@ def figure():
     return figure
 """
 
+OVERVIEW_CODE = """
+import json
+from pathlib import Path
+
+from figures.style import new_figure
+from snippets.weight_assignment.hard import toy
+
+
+def figure():
+    blocks = json.loads(Path(__file__).with_suffix(".json").read_text())["blocks"]
+    drawn, (axes,) = new_figure()
+    axes.bar(list(blocks), [toy.example()[1][0].numel()] * len(blocks))
+    return drawn
+"""
+
+GROWTH = """
+{"setting": {"channels": 64, "torch": "2.13.0", "threads": 1, "date": "2026-11-21", "cores": 2, "rounds": 9,
+             "fitted": 256},
+ "blocks": {"senet": {"positions": [256, 1024, 4096], "milliseconds": [1.0, 1.25, 2.5],
+                      "bytes": [1000, 2000000, 3000000],
+                      "exponents": {"milliseconds": 0.5, "bytes": 1.004}},
+            "toy": {"positions": [256, 1024], "milliseconds": [1, 16], "bytes": [1000000, 16000000],
+                    "exponents": {"milliseconds": 2.0, "bytes": 2.0}}}}
+"""
+
 BIBLIOGRAPHY = """
 @inproceedings{hu2018senet,
   author = {Hu, Jie and Shen, Li and Sun, Gang},
@@ -142,7 +170,7 @@ docs_dir: docs/{language}
 site_dir: site/{prefix}
 extra_css: []
 extra_javascript: []
-hooks: [sitekit/hooks/assets.py]
+hooks: [sitekit/hooks/assets.py, sitekit/hooks/plain.py]
 theme: {{name: null, custom_dir: theme}}
 plugins: []
 extra: {{prefix: "{prefix}", language: {language}}}
@@ -154,7 +182,7 @@ markdown_extensions:
 ASK = """
 import json, sys
 from sitekit.errors import BuildError
-from sitekit.run import results
+from sitekit.run import drawing, figures, results
 from snippets.catalogue import CATALOGUE
 values, errors = {}, {}
 for slug, row in CATALOGUE.items():
@@ -163,21 +191,26 @@ for slug, row in CATALOGUE.items():
         values[slug] = [eval(expression) for expression in sys.argv[1:]]
     except BuildError as error:
         errors[slug] = str(error)
+for path in figures():
+    try:
+        drawing(path)
+    except BuildError as error:
+        errors[path] = str(error)
 heavy = sorted({"torch", "sympy", "matplotlib"} & set(sys.modules))
 print(json.dumps({"values": values, "errors": errors, "heavy": heavy}))
 """
 
 ASK_KEYS = """
 import json
-from sitekit.run import cache_key
+from sitekit.run import cache_key, figures
 from snippets.catalogue import CATALOGUE
-print(json.dumps({slug: cache_key(row) for slug, row in CATALOGUE.items()}))
+print(json.dumps({name: cache_key(name) for name in (*CATALOGUE, *figures())}))
 """
 
 
 @dataclass
 class Answer:
-    """What asking for results gave: values and errors by slug, heavy modules imported, printed lines."""
+    """What asking for results gave: values and errors by name, heavy modules imported, printed lines."""
 
     values: dict[str, list[Any]]
     errors: dict[str, str]
@@ -213,16 +246,17 @@ class SmallAtlas:
         )
 
     def results(self, *expressions: str) -> Answer:
-        """Ask for the results of all mechanisms as the mkdocs process does.
+        """Ask for the results of all mechanisms and for all other figures, as the mkdocs process does.
 
-        Returns the values of `expressions` in the results `r` and the errors by slug, and what was printed.
+        Returns the values of `expressions` in the results `r` by slug, the errors by slug or path of a
+        figure, and what was printed.
         """
         done = self.python("-c", ASK, *expressions)
         assert done.returncode == 0, done.stderr
         return Answer(**json.loads(done.stdout), printed=done.stderr.splitlines())
 
     def keys(self) -> dict[str, str]:
-        """Return the cache key of each mechanism."""
+        """Return the cache key of each mechanism and of each other figure."""
         done = self.python("-c", ASK_KEYS)
         assert done.returncode == 0, done.stderr
         found: dict[str, str] = json.loads(done.stdout)
@@ -251,6 +285,8 @@ def create(root: Path) -> SmallAtlas:
         TOY: TOY_CODE,
         "snippets/weight_assignment/hard/helper.py": "THRESHOLD = 0\n",
         PLAIN: PLAIN_CODE,
+        OVERVIEW_FIGURE: OVERVIEW_CODE,
+        OVERVIEW_DATA: GROWTH,
         "docs/references.bib": BIBLIOGRAPHY,
         "docs/proofs.json": PROOFS,
         "theme/main.html": (

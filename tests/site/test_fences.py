@@ -17,7 +17,7 @@ from sitekit import labels
 from sitekit.errors import BuildError
 from sitekit.fences import _fence
 from tests.site import small_atlas
-from tests.site.small_atlas import ROOT, SmallAtlas
+from tests.site.small_atlas import OVERVIEW, ROOT, SmallAtlas
 
 FENCES = {
     "card": "senet",
@@ -26,6 +26,7 @@ FENCES = {
     "cost": "senet",
     "proofs": "senet\ntest_halves: Zero weights *halve* the input: $\\sigma(0) < 1$\ntest_counts: ResNet-50",
     "bibtex": "b2020",
+    "growth": OVERVIEW,
     "members": "channel",
     "comparison": "",
     "neighbours": "senet",
@@ -44,6 +45,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> SmallAtlas:
     page = "# All\n\n" + "".join(fence(name, body) for name, body in FENCES.items())
     for language in ("en", "zh"):
         atlas.write(f"docs/{language}/deep/all.md", page)
+        atlas.write(f"docs/{language}/deep/overview.md", "# Overview\n\n" + fence("figure", OVERVIEW))
         built = atlas.build(language)
         assert built.returncode == 0, built.stderr
     return atlas
@@ -153,6 +155,24 @@ def test_figure_and_diagram(site: SmallAtlas) -> None:
     assert part(site, "diagram").svg is not None
 
 
+def test_figure_without_a_mechanism(site: SmallAtlas) -> None:
+    for prefix, label in (("", "Figure drawn"), ("zh/", "运行代码绘制的图")):
+        (svg,) = page(site, f"{prefix}deep/overview").select(".atlas-figure > svg")
+        assert str(svg["aria-label"]).startswith(label)
+        assert [text.get_text() for text in svg.select("text")][:2] == ["senet", "toy"]
+
+
+def test_growth(site: SmallAtlas) -> None:
+    growth = part(site, "growth")
+    head, senet, toy = table(growth)
+    assert head[2:] == ["Time · at N = 1,024", "Memory · at N = 1,024"]
+    assert [senet[0], *senet[2:]] == ["SENet", "N 0.50 · 1.2 ms", "N 1.00 · 2.0 MB"]
+    assert toy == ["Toy", "O ( C )", "N 2.00 · 16.0 ms", "N 2.00 · 16.0 MB"]
+    assert "float32, torch 2.13.0, threads: 1, on a machine with 2 cores, 2026-11-21" in growth.get_text()
+    assert "from N = 256 on. To measure again: python -m benchmarks.growth." in growth.get_text()
+    assert "时间取 9 轮中最快一轮的处理器时间" in part(site, "growth", "zh/deep/all").get_text()
+
+
 def test_bibtex(site: SmallAtlas) -> None:
     entry = part(site, "bibtex").select_one("pre > code")
     assert entry is not None
@@ -210,6 +230,12 @@ def test_bibliography(site: SmallAtlas) -> None:
 REFUSED = [
     ("card", "senett", "unknown mechanism 'senett'; did you mean 'senet'?"),
     ("figure", "toy", "figure of toy: figures/weight_assignment/hard/toy.py is missing"),
+    (
+        "figure",
+        "attention_domain/channel/indx",
+        "unknown figure 'attention_domain/channel/indx'; did you mean 'attention_domain/channel/index'?",
+    ),
+    ("growth", "attention_domain/channel/senet", "figures/attention_domain/channel/senet.json is missing"),
     ("members", "chanel", "unknown value of an axis 'chanel'; did you mean 'channel'?"),
     ("bibtex", "b2021", "unknown citation key 'b2021'; did you mean 'b2020'?"),
     ("proofs", "senet\ntest_halve: x", "unknown proof of senet 'test_halve'; did you mean 'test_halves'?"),

@@ -12,9 +12,20 @@ from figures.style import COLORS, new_figure, picture, show_weights
 from sitekit import figure
 from sitekit.errors import BuildError
 from tests.site import small_atlas
-from tests.site.small_atlas import CATALOGUE, FIGURE, PLAIN, STYLE, TOY, SmallAtlas
+from tests.site.small_atlas import (
+    CATALOGUE,
+    FIGURE,
+    OVERVIEW,
+    OVERVIEW_DATA,
+    OVERVIEW_FIGURE,
+    PLAIN,
+    STYLE,
+    TOY,
+    SmallAtlas,
+)
 
 SENET = "snippets/attention_domain/channel/senet.py"
+EVERYTHING = ["[1/4] senet", "[2/4] toy", "[3/4] plain", f"[4/4] {OVERVIEW}"]
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +34,9 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> SmallAtlas:
     atlas = small_atlas.create(tmp_path_factory.mktemp("computed"))
     answer = atlas.results()
     assert not answer.errors
-    assert [line.split("  ")[0] for line in answer.printed] == ["[1/3] senet", "[2/3] toy", "[3/3] plain"]
-    assert re.fullmatch(
-        r"\[1/3] senet  cost \d+\.\d s  diagram \d+\.\d s  figure \d+\.\d s", answer.printed[0]
-    )
+    assert [line.split("  ")[0] for line in answer.printed] == EVERYTHING
+    times = [re.findall(r"  (\w+) \d+\.\d s", line) for line in answer.printed]
+    assert times == [*[["cost", "diagram", "figure"]] * 3, ["figure"]]
     return atlas
 
 
@@ -62,11 +72,13 @@ def test_counts_are_those_of_the_sizes(computed: SmallAtlas) -> None:
     [
         (SENET, "def attention", "# a comment\n    def attention", {"senet"}),
         (FIGURE, '"channel"', '"unit"', {"senet"}),
-        (STYLE, "FIGURE_WIDTH = 6.0", "FIGURE_WIDTH = 7.0", {"senet"}),
-        ("snippets/weight_assignment/hard/helper.py", "0", "1", {"toy"}),
+        (STYLE, "FIGURE_WIDTH = 6.0", "FIGURE_WIDTH = 7.0", {"senet", OVERVIEW}),
+        (OVERVIEW_FIGURE, "axes.bar", "axes.barh", {OVERVIEW}),
+        (OVERVIEW_DATA, "1.25", "1.5", {OVERVIEW}),
+        ("snippets/weight_assignment/hard/helper.py", "0", "1", {"toy", OVERVIEW}),
         (CATALOGUE, '"B*T*E"', '"E*B*T"', {"plain"}),
         (CATALOGUE, "O(T E)", "O(E T)", set()),
-        ("sitekit/cost.py", "WIDTH, HEADS = 512", "WIDTH, HEADS = 256", {"senet", "toy", "plain"}),
+        ("sitekit/cost.py", "WIDTH, HEADS = 512", "WIDTH, HEADS = 256", {"senet", "toy", "plain", OVERVIEW}),
         ("sitekit/labels.py", '"复杂度"', '"复杂性"', set()),
     ],
 )
@@ -86,20 +98,23 @@ def test_only_stale_mechanisms_run(atlas: SmallAtlas) -> None:
 
 
 def test_errors_name_mechanism_file_and_line(atlas: SmallAtlas) -> None:
-    """A figure, a snippet and a formula are wrong at once: one line each, and no traceback."""
+    """Two figures, a snippet and a formula are wrong at once: one line each, and no traceback."""
     atlas.replace(FIGURE, "    return figure\n", "    return figure.gone\n")
     atlas.replace(TOY, "return self.attention(x) * x", "return x / (1 // 0)")
     atlas.replace(CATALOGUE, '"B*T*E"', '"B*T*E + 1"')
+    atlas.replace(OVERVIEW_FIGURE, '["blocks"]', '["block"]')
     answer = atlas.results()
     line = {path: (atlas.root / path).read_text().split(old)[0].count("\n") + 1 for path, old in {
-        FIGURE: "return figure.gone", TOY: "1 // 0", CATALOGUE: '"B*T*E + 1"'}.items()}  # fmt: skip
+        FIGURE: "return figure.gone", OVERVIEW_FIGURE: '["block"]',
+        TOY: "1 // 0", CATALOGUE: '"B*T*E + 1"'}.items()}  # fmt: skip
     assert answer.errors == {
         "senet": f"senet: {FIGURE}:{line[FIGURE]}: AttributeError: 'Figure' object has no attribute 'gone'",
         "toy": f"toy: {TOY}:{line[TOY]}: ZeroDivisionError: integer division or modulo by zero",
         "plain": f"plain: {CATALOGUE}:{line[CATALOGUE]}: the macs formula 'B*T*E + 1' gives 31"
         " at B=2, T=3, E=5, counted 30",
+        OVERVIEW: f"{OVERVIEW}: {OVERVIEW_FIGURE}:{line[OVERVIEW_FIGURE]}: KeyError: 'block'",
     }
-    assert [line.split("  ")[0] for line in answer.printed] == ["[1/3] senet", "[2/3] toy", "[3/3] plain"]
+    assert [line.split("  ")[0] for line in answer.printed] == EVERYTHING
 
 
 def test_formulas_that_hold_by_accident_are_refused(atlas: SmallAtlas) -> None:
@@ -114,7 +129,9 @@ def test_formulas_that_hold_by_accident_are_refused(atlas: SmallAtlas) -> None:
 
 def test_a_worker_that_dies_is_reported(atlas: SmallAtlas) -> None:
     atlas.replace(TOY, "return self.attention(x) * x", "import os; os._exit(7)")
-    assert atlas.results().errors == {"toy": "toy: sitekit.worker ended with exit status 7"}
+    assert atlas.results().errors == {
+        name: f"{name}: sitekit.worker ended with exit status 7" for name in ("toy", OVERVIEW)
+    }
 
 
 def drawing() -> Figure:

@@ -1,0 +1,161 @@
+"""Time and memory of the spatial blocks by number of positions: `python -m benchmarks.growth`.
+
+Writes what it measured beside the figure that shows it.
+"""
+
+import argparse
+import ctypes
+import datetime
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from snippets.catalogue import CATALOGUE
+from tests.memory import PeakMemory
+
+FILE = Path(__file__).parents[1] / "figures/attention_domain/spatial/growth.json"
+CHANNELS = 64
+SIDES = (16, 24, 32, 48, 64, 96, 128)
+FITTED = 1024  # positions from which on the exponents are fitted
+BLOCKS: dict[str, dict[str, int]] = {  # with the sizes that `example` makes smaller than they are in use
+    "non_local": {},
+    "self_attention_2d": {},
+    "criss_cross": {},
+    "asymmetric_non_local": {},
+    "em_attention": {"K": 64},
+    "global_context": {},
+    "disentangled_non_local": {},
+    "attention_factors": {},
+    "gather_excite": {},
+    "psanet": {"r": 4},
+    "augmented_convolution": {},
+    "hamburger": {"R": 64},
+    "glore": {},
+}
+LEFT_OUT = {"ram": "looks at the same number of pixels in a picture of any size"}
+LARGE = ("attention_factors", "psanet", "augmented_convolution")  # gigabytes, or minutes, beyond 64 x 64
+
+
+def keep_freed_memory() -> None:
+    """Use freed memory again, as the allocator of a GPU does; with glibc, elsewhere without effect.
+
+    Otherwise a tensor of more than 32 MB is new memory in each call, and clearing it takes longer than the
+    block: an exponent of 3 where 2 is true.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        trim_threshold, mmap_max = -1, -4  # the numbers of malloc.h
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(mmap_max, 0)
+
+
+def sides(slug: str) -> list[int]:
+    """Return the sides of the maps a block is measured on."""
+    return [side for side in SIDES if side <= 64 or slug not in LARGE]
+
+
+def build(slug: str, side: int) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    """Return a block and its input, a (1, CHANNELS, side, side) map."""
+    example = import_module(CATALOGUE[slug].module).example
+    block, inputs = example(B=1, C=CHANNELS, H=side, W=side, **BLOCKS[slug])
+    return block, inputs
+
+
+@torch.no_grad()
+def peak(block: nn.Module, inputs: tuple[Tensor, ...]) -> int:
+    """Return the most bytes of tensors alive at a time, input included."""
+    with PeakMemory() as memory:
+        block(*(x.clone() for x in inputs))
+    return memory.peak
+
+
+def processor_milliseconds(block: nn.Module, inputs: tuple[Tensor, ...]) -> float:
+    """Return the processor time of a call; with one thread that is its time on a machine at rest."""
+    start = time.process_time()
+    block(*inputs)
+    return (time.process_time() - start) * 1e3
+
+
+def exponent(positions: Sequence[int], values: Sequence[float]) -> float:
+    """Return the slope of a straight line through the logarithms, from FITTED positions on.
+
+    >>> exponent([256, 1024, 4096], [0.9, 1, 8])
+    1.5
+    """
+    points = [(n, value) for n, value in zip(positions, values, strict=True) if n >= FITTED]
+    x, y = np.log(points).T
+    return round(float(np.polyfit(x, y, 1)[0]), 3)
+
+
+@torch.no_grad()
+def measure(rounds: int) -> dict[str, dict[str, Any]]:
+    """Return the processor time of the fastest round and the peak memory of each block at each size."""
+    cases = {(slug, side): build(slug, side) for slug in BLOCKS for side in sides(slug)}
+    order = list(cases)
+    fastest = dict.fromkeys(order, float("inf"))
+    with tqdm(total=(1 + rounds) * len(order), unit="call") as bar:
+        bytes_alive = {}
+        for case in order:  # also warms up
+            bar.set_description(case[0])
+            bytes_alive[case] = peak(*cases[case])
+            bar.update()
+        for number in range(rounds):
+            for case in order if number % 2 else reversed(order):
+                bar.set_description(case[0])
+                fastest[case] = min(fastest[case], processor_milliseconds(*cases[case]))
+                bar.update()
+    return {
+        slug: {
+            "positions": [side**2 for side in sides(slug)],
+            "milliseconds": [round(fastest[slug, side], 4) for side in sides(slug)],
+            "bytes": [bytes_alive[slug, side] for side in sides(slug)],
+        }
+        for slug in BLOCKS
+    }
+
+
+def with_exponents(measured: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Add to each block the exponents of its time and of its memory."""
+    kinds = ("milliseconds", "bytes")
+    return {
+        slug: {**block, "exponents": {kind: exponent(block["positions"], block[kind]) for kind in kinds}}
+        for slug, block in measured.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__)
+    parser.add_argument(
+        "--rounds", type=int, default=15, help="calls of each block at each size (default 15)"
+    )
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    blocks = with_exponents(measure(arguments.rounds))
+    setting = {
+        "torch": torch.__version__.partition("+")[0],
+        "date": datetime.date.today().isoformat(),
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "rounds": arguments.rounds,
+        "channels": CHANNELS,
+        "fitted": FITTED,
+    }
+    FILE.write_text(json.dumps({"setting": setting, "blocks": blocks}, indent=1) + "\n", encoding="utf-8")
+    print("| block | complexity | time | memory |\n|---|---|---|---|")
+    for slug, block in blocks.items():
+        growth = (f"N^{exponent:.2f}" for exponent in block["exponents"].values())
+        print(f"| {slug} | {CATALOGUE[slug].complexity} | {' | '.join(growth)} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""How time and memory of mechanisms grew with the number of positions when they were measured."""
+
+import json
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from sitekit import paths
+from sitekit.errors import fail
+from sitekit.labels import word
+from sitekit.parts.html import code, element, formula, table
+from sitekit.parts.refer import to_mechanism
+from snippets.catalogue import CATALOGUE
+
+
+def growth(source: str, language: str) -> str:
+    """Return the table of figures/<source>.json, which benchmarks/growth.py writes.
+
+    Raises:
+        BuildError: there is no such file.
+    """
+    name = source.strip()
+    file = paths.ROOT / "figures" / f"{name}.json"
+    if not file.is_file():
+        fail(f"figures/{name}.json is missing; measure: python -m benchmarks.growth", name)
+    measured = json.loads(file.read_text(encoding="utf-8"))
+    common = min(max(block["positions"]) for block in measured["blocks"].values())
+    keys = ("mechanism", "complexity", "time growth", "memory growth")
+    columns = [word(key, language, positions=f"{common:,}") for key in keys]
+    rows = [_row(slug, block, common, language) for slug, block in measured["blocks"].items()]
+    note = escape(word("growth measured", language, **measured["setting"]))
+    stop = "。" if language == "zh" else "."
+    by = element("p", f"{note} {code('python -m benchmarks.growth')}{stop}", class_="atlas-note")
+    return element("div", table(columns, rows) + by, class_="atlas-growth", data_tree="")
+
+
+def _row(slug: str, block: Mapping[str, Any], positions: int, language: str) -> list[str]:
+    place = block["positions"].index(positions)
+    mechanism = CATALOGUE[slug]
+    return [
+        to_mechanism(mechanism, language),
+        formula(mechanism.complexity),
+        f"{_power(block, 'milliseconds')} · {block['milliseconds'][place]:.1f} ms",
+        f"{_power(block, 'bytes')} · {block['bytes'][place] / 1e6:.1f} MB",
+    ]
+
+
+def _power(block: Mapping[str, Any], what: str) -> str:
+    return formula(f"N^{{{block['exponents'][what]:.2f}}}")
