@@ -2,7 +2,7 @@
 
 import re
 import xml.etree.ElementTree as etree
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from functools import lru_cache
 from html import escape
@@ -17,6 +17,7 @@ from sitekit import paths
 from sitekit.errors import BuildError, fail
 
 LANGUAGES = ("en", "zh")
+KEY = r"[\w:-]+"
 CITATION = r"\[(@[\w:-]+(?:\s*;\s*@[\w:-]+)*)\]"
 PAGE = "/bibliography.md"
 ET_AL = {"en": " et al.", "zh": " 等"}
@@ -41,7 +42,7 @@ class Citations(InlineProcessor):  # type: ignore[misc]
         opening, closing = BRACKETS[self.language]
         span = etree.Element("span", {"class": "citation"})
         span.text = opening
-        for key in re.findall(r"[\w:-]+", m[1]):
+        for key in re.findall(KEY, m[1]):
             if len(span):
                 span[-1].tail = "; "
             link = etree.SubElement(span, "a", {"href": f"{PAGE}#ref-{key}"})
@@ -96,18 +97,44 @@ def entry_html(key: str, language: str) -> str:
     title = f'<cite lang="{lang}">{escape(_plain(fields["title"]))}</cite>'
     if "titleaddon" in fields and language != lang:
         title += f" ({escape(_plain(fields['titleaddon']))})"
-    venue = fields.get("journal") or fields.get("booktitle") or fields.get("publisher")
-    where = f"{escape(_plain(venue))} {fields['year']}" if venue else fields["year"]
+    where = " ".join(filter(None, [escape(_venue(fields)), fields["year"]]))
     link = f'<a href="{escape(paper_url(key))}">{escape(_link_text(fields))}</a>'
     return f"{escape(authors)}. {title}. {where}. {link}"
 
 
+def entry_markdown(key: str) -> str:
+    """Return authors, title, venue, year and address of one paper, as Markdown."""
+    entry = _entry(key)
+    fields = entry.fields
+    authors = COMMA["en"].join(_full_name(person) for person in entry.persons["author"])
+    where = " ".join(filter(None, [_venue(fields), fields["year"]]))
+    return f"{authors}. *{_plain(fields['title'])}*. {where}. <{paper_url(key)}>"
+
+
+def ordered(keys: Iterable[str]) -> list[str]:
+    """Return keys in the order of the bibliography: by first author, then by year."""
+    return sorted(keys, key=_order)
+
+
+def in_words(text: str, language: str) -> str:
+    """Return a line of Markdown with its citations spelled out: "(Hu et al., 2018)"."""
+    opening, closing = BRACKETS[language]
+
+    def spelled(found: re.Match[str]) -> str:
+        cited = (short(key, language, source=found[0]) for key in re.findall(KEY, found[1]))
+        return f"{opening}{'; '.join(cited)}{closing}"
+
+    return re.sub(CITATION, spelled, text)
+
+
+def cited(text: str) -> set[str]:
+    """Return the keys of all citations in a text."""
+    return {key for found in re.finditer(CITATION, text) for key in re.findall(KEY, found[1])}
+
+
 def bibliography_html(language: str) -> str:
     """Return all entries, sorted by first author and year; each has the id that citations lead to."""
-    items = (
-        f'<li id="ref-{escape(key)}">{entry_html(key, language)}</li>'
-        for key in sorted(_database(), key=_order)
-    )
+    items = (f'<li id="ref-{escape(key)}">{entry_html(key, language)}</li>' for key in ordered(_database()))
     return f'<ul class="bibliography" data-tree="">\n{"".join(items)}\n</ul>'
 
 
@@ -126,6 +153,10 @@ def _full_name(person: Person) -> str:
 def _plain(field: str) -> str:
     """Return a BibTeX field without the braces that keep capitals."""
     return field.replace("{", "").replace("}", "")
+
+
+def _venue(fields: Mapping[str, str]) -> str:
+    return _plain(fields.get("journal") or fields.get("booktitle") or fields.get("publisher") or "")
 
 
 def _link_text(fields: Mapping[str, str]) -> str:

@@ -21,11 +21,15 @@ from sitekit.parts import proofs as _proofs
 from sitekit.parts.source import mechanism
 from sitekit.run import results
 
+Part = Callable[[str, str], str]
 Fence = Callable[..., str]
 
+PARTS: dict[str, Part] = {}  # by the name of the fence
 
-def _fence(part: Callable[[str, str], str]) -> Fence:
+
+def _fence(part: Part) -> Fence:
     """Turn a part, a function of the body and the language, into a formatter of superfences."""
+    PARTS[part.__name__] = part
 
     def formatter(source: str, name: str, css_class: str, options: Any, md: Any, **extra: Any) -> str:
         try:

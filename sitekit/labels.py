@@ -81,6 +81,8 @@ _WORDS = {
     "shown": ("{shown} of {all} shown", "显示 {shown} / {all}"),
     "parameter formula": ("Parameter formula", "参数量公式"),
     "at sizes": ("Counted at", "统计尺寸"),
+    # plain Markdown
+    "cited": ("Papers cited", "引用的论文"),
     # neighbours
     "neighbours": ("Neighbours in the taxonomy", "分类中的相邻机制"),
     "related": ("Related", "相关"),

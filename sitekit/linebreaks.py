@@ -24,4 +24,9 @@ class LineBreaks(Postprocessor):  # type: ignore[misc]
     """Joins lines that end and go on with a Chinese character or full-width punctuation."""
 
     def run(self, text: str) -> str:
-        return SPACE_BEFORE_BRACKET.sub(r"\1", BREAK.sub(r"\1\2", text))
+        return joined(text)
+
+
+def joined(text: str) -> str:
+    """Return text or HTML without the spaces and line breaks that Chinese does not want."""
+    return SPACE_BEFORE_BRACKET.sub(r"\1", BREAK.sub(r"\1\2", text))

@@ -806,7 +806,7 @@ CATALOGUE = _by_slug(
                 "视觉注意力的循环模型",
                 "一瞥",
             ),
-            related=("stochastic", "multi_granularity", "saliency"),
+            related=("stochastic", "ra_cnn", "multi_granularity", "saliency"),
         ),
         Mechanism(
             path="attention_domain/spatial/multi_granularity",
@@ -827,7 +827,7 @@ CATALOGUE = _by_slug(
                 "多粒度描述子",
                 "细粒度分类",
             ),
-            related=("ram", "saliency"),
+            related=("ra_cnn", "ram", "saliency"),
         ),
         Mechanism(
             path="attention_domain/spatial/ra_cnn",
@@ -847,7 +847,7 @@ CATALOGUE = _by_slug(
                 "注意力建议网络",
                 "循环注意力卷积网络",
             ),
-            related=("ram", "stochastic", "non_local"),
+            related=("ram", "multi_granularity", "saliency"),
         ),
         Mechanism(
             path="attention_domain/branch/sknet",

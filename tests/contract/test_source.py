@@ -3,9 +3,13 @@
 import ast
 import doctest
 import inspect
+import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from tests.contract.walker import load, source
 
@@ -22,13 +26,22 @@ def test_imports_only_torch_and_the_standard_library(name: str) -> None:
     assert imported <= {"torch", *sys.stdlib_module_names}
 
 
-def test_runs_alone_from_an_empty_folder(name: str, tmp_path: Path) -> None:
-    run = subprocess.run(
-        [sys.executable, "-I", "-W", "error", source(name)], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.strip()
-    assert not run.stderr
+@pytest.fixture(scope="session")
+def program() -> Iterator[subprocess.Popen[str]]:
+    """The interpreter of tests/contract/alone.py, isolated from ours; warnings are errors."""
+    command = [sys.executable, "-I", "-W", "error", Path(__file__).with_name("alone.py")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+
+
+def test_runs_alone_from_an_empty_folder(name: str, program: subprocess.Popen[str]) -> None:
+    assert program.stdin
+    assert program.stdout
+    print(source(name), file=program.stdin, flush=True)
+    status, printed, errors = json.loads(program.stdout.readline())
+    assert status == 0, errors
+    assert printed.strip()
+    assert not errors
 
 
 def test_has_doctests_that_check_more_than_shapes(name: str) -> None:

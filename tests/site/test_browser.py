@@ -192,6 +192,28 @@ def test_a_shared_search_is_answered(page: Page, address: str) -> None:
     expect(page.locator(f'.md-search-result__link[href*="{address}{MECHANISM}"]').first).to_be_attached()
 
 
+@pytest.mark.parametrize(("language", "name"), [("en", "Copy as Markdown"), ("zh", "复制为 Markdown")])
+def test_page_can_be_copied_as_markdown(
+    page: Page, address: str, site: Path, language: str, name: str
+) -> None:
+    page.goto(address + LANGUAGES[language] + MECHANISM)
+    button = page.get_by_role("button", name=name, exact=True)
+    button.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator(".atlas-plain [role=status]")).to_have_text(
+        {"en": "Copied", "zh": "已复制"}[language]
+    )
+    file = site / LANGUAGES[language] / f"{MECHANISM.rstrip('/')}.md"
+    assert page.evaluate("navigator.clipboard.readText()") == file.read_text(encoding="utf-8")
+    expect(page.locator(".atlas-plain [role=status]")).to_be_empty()
+
+
+def test_markdown_is_a_link_where_the_browser_cannot_copy(page: Page, address: str) -> None:
+    page.add_init_script("delete Navigator.prototype.clipboard")
+    page.goto(address + "zh/" + MECHANISM)
+    expect(page.get_by_role("link", name="查看 Markdown")).to_be_visible()
+
+
 def years(page: Page) -> list[int]:
     """The fourth column of the comparison, from top to bottom."""
     found = [int(year) for year in page.locator("tbody tr > :nth-child(4)").all_inner_texts()]

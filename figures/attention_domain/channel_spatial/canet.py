@@ -60,7 +60,9 @@ def figure() -> Figure:
     with torch.no_grad():
         reached = {gated: [psnr(n(x), clean) for n in networks[gated]] for gated in networks}
         shown = networks[True][0](x)
-        layers = networks[True][0].attention(x)[0].mean(dim=1)[:, 32:128, 32:128]  # (M * L, 96, 96)
+        layers = (
+            networks[True][0].attention(x)[0].flatten(0, 1).mean(dim=1)[:, 32:128, 32:128]
+        )  # (M * L, 96, 96)
         weights = layers[layers.flatten(1).std(dim=1).argmax()]
     drawn, axes = new_figure(2, 4, height=3.6, height_ratios=(5, 3))
     for panel, image, title in zip(axes, (x, shown, clean), ("noisy", "restored", "clean"), strict=False):

@@ -75,7 +75,7 @@ class CANet(nn.Module):
 
     Shape:
         - x: (B, image_channels, H, W), the damaged picture, any H and W
-        - attention(x): (B, M * L, C, H, W), the weights of all layers in order, each in (0, 1)
+        - attention(x): (B, M, L, C, H, W), the weights of all layers, each in (0, 1)
         - forward(x): (B, image_channels, H, W), the restored picture
 
     Raises:
@@ -91,8 +91,8 @@ class CANet(nn.Module):
 
     The weights of a layer are a column of gates times a map of gates, a matrix of rank one:
 
-    >>> torch.linalg.matrix_rank(network.attention(x)[0].flatten(2), rtol=1e-5).tolist()
-    [1, 1, 1]
+    >>> torch.linalg.matrix_rank(network.attention(x)[0].flatten(3), rtol=1e-5).tolist()
+    [[1, 1], [1, 1], [1, 1], [1, 1]]
     """
 
     def __init__(
@@ -126,8 +126,9 @@ class CANet(nn.Module):
         return maps, weights
 
     def attention(self, x: Tensor) -> Tensor:
-        """Return the weights g of all layers: (B, 3, H, W) -> (B, M * L, C, H, W)."""
-        return torch.stack(self.features(x)[1], dim=1)
+        """Return the weights g of all layers: (B, 3, H, W) -> (B, M, L, C, H, W)."""
+        weights = torch.stack(self.features(x)[1], dim=1)  # (B, M * L, C, H, W)
+        return torch.unflatten(weights, 1, (len(self.stack), -1))  # (B, M, L, C, H, W)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the restored picture: (B, 3, H, W) -> (B, 3, H, W)."""
@@ -137,7 +138,7 @@ class CANet(nn.Module):
 
 
 def example(
-    B: int = 2, C: int = 16, H: int = 14, W: int = 10, M: int = 3, L: int = 1, r: int = 8
+    B: int = 5, C: int = 32, H: int = 14, W: int = 10, M: int = 4, L: int = 2, r: int = 16
 ) -> tuple[CANet, tuple[Tensor]]:
     """Return a seeded network and its input: (B, 3, H, W) pictures with noise."""
     torch.manual_seed(0)

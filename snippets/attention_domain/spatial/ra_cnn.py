@@ -83,15 +83,16 @@ def boxcar(t: Tensor, height: int, width: int, sharpness: float) -> Tensor:
 
     (x_0, y_0) and (x_1, y_1) are the corners t_x -+ t_l, t_y -+ t_l: (B, 3) -> (B, 1, height, width).
     """
-    t_x, t_y, t_l = t[:, :, None].unbind(1)  # (B, 1) each
-    rows, columns = window(t_y, t_l, height, sharpness), window(t_x, t_l, width, sharpness)
+    low, high = t[:, :2] - t[:, 2:], t[:, :2] + t[:, 2:]  # (B, 2), x before y
+    columns = window(low[:, :1], high[:, :1], width, sharpness)
+    rows = window(low[:, 1:], high[:, 1:], height, sharpness)
     return (rows[:, :, None] * columns[:, None])[:, None]
 
 
-def window(centre: Tensor, half: Tensor, side: int, sharpness: float) -> Tensor:
-    """Return h(u + half) - h(u - half) at u = pixel - centre: (B, 1), (B, 1) -> (B, side)."""
-    offset = torch.arange(side, device=centre.device) - centre
-    return (sharpness * (offset + half)).sigmoid() - (sharpness * (offset - half)).sigmoid()
+def window(low: Tensor, high: Tensor, side: int, sharpness: float) -> Tensor:
+    """Return h(x - low) - h(x - high) for the pixels x = 0, 1, ...: (B, 1), (B, 1) -> (B, side)."""
+    pixel = torch.arange(side, device=low.device)
+    return (sharpness * (pixel - low)).sigmoid() - (sharpness * (pixel - high)).sigmoid()
 
 
 def zoom(x: Tensor, t: Tensor, size: int) -> Tensor:
@@ -110,7 +111,8 @@ def zoom(x: Tensor, t: Tensor, size: int) -> Tensor:
     extent = torch.tensor((x.shape[3], x.shape[2]), device=x.device)  # x before y
     step = torch.arange(size, dtype=t.dtype, device=t.device) * (2 / size)  # in half sides
     grid = torch.stack(torch.meshgrid(step, step, indexing="xy"), -1)  # (S, S, 2)
-    pixel = (t[:, :2] - t[:, 2:])[:, None, None] + grid * t[:, 2, None, None, None]  # (B, S, S, 2)
+    low, half = (t[:, :2] - t[:, 2:])[:, None, None], t[:, 2, None, None, None]
+    pixel = low + half * grid  # (B, S, S, 2)
     return F.grid_sample(x, (2 * pixel + 1) / extent - 1, padding_mode="border", align_corners=False)
 
 

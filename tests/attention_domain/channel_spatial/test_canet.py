@@ -105,7 +105,7 @@ def test_equals_naive_reference(measured: Measured, modules: int, layers: int) -
 def test_weights_equal_naive_reference(measured: Measured) -> None:
     network, x = small(modules=1, layers=1)
     channel, pixel, _ = attended_conv(network.head(x), *tensors(network.stack[0][0]))
-    measured.close(network.attention(x)[:, 0], channel[:, :, None, None] * pixel)
+    measured.close(network.attention(x)[:, 0, 0], channel[:, :, None, None] * pixel)
 
 
 def test_each_later_module_reads_the_two_maps_before_it(measured: Measured) -> None:
@@ -138,7 +138,7 @@ def test_zero_correction_leaves_the_picture(measured: Measured) -> None:
 
 def test_weights_of_a_layer_have_rank_one(measured: Measured) -> None:
     network, x = small()
-    first, second = torch.linalg.svdvals(network.attention(x).flatten(3))[..., :2].unbind(dim=2)
+    first, second = torch.linalg.svdvals(network.attention(x).flatten(4))[..., :2].unbind(dim=-1)
     measured.value("second / first singular value", (second / first).max().item(), lambda r: r < 1e-13)
 
 

@@ -1,0 +1,37 @@
+"""Writes each page as plain Markdown at the path of its source, and llms.txt, which lists them all."""
+
+from pathlib import Path
+
+from jinja2 import Environment
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import Files
+from mkdocs.structure.nav import Navigation
+from mkdocs.structure.pages import Page
+from mkdocs.utils.templates import TemplateContext
+
+from sitekit.plain.overview import overview
+from sitekit.plain.page import plain, plain_name
+
+
+def on_env(env: Environment, config: MkDocsConfig, files: Files) -> Environment:
+    """Let templates link to the plain page: `page.file.src_uri | plain_name | url`."""
+    env.filters["plain_name"] = plain_name
+    return env
+
+
+def on_page_context(
+    context: TemplateContext, page: Page, config: MkDocsConfig, nav: Navigation
+) -> TemplateContext:
+    """Write while pages are built: then all of them have been read and found without mistakes."""
+    language = config.mdx_configs["sitekit.markdown"]["language"]
+    name = plain_name(page.file.src_uri)
+    _write(Path(config.site_dir, name), plain(page.markdown or "", name, language))
+    if page.is_homepage:
+        text = overview(nav, config.site_name, config.site_description or "", language)
+        _write(Path(config.site_dir, "llms.txt"), text)
+    return context
+
+
+def _write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
