@@ -40,8 +40,12 @@ BLOCKS: dict[str, dict[str, int]] = {  # with the sizes that `example` makes sma
     "augmented_convolution": {},
     "hamburger": {"R": 64},
     "glore": {},
+    "multi_granularity": {},
 }
-LEFT_OUT = {"ram": "looks at the same number of pixels in a picture of any size"}
+LEFT_OUT = {
+    "ram": "looks at the same number of pixels in a picture of any size",
+    "ra_cnn": "takes a picture and a vector, not a map of C channels",
+}
 LARGE = ("attention_factors", "psanet", "augmented_convolution")  # gigabytes, or minutes, beyond 64 x 64
 
 
