@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from benchmarks.memory import PeakMemory
 from snippets.catalogue import CATALOGUE
-from tests.memory import PeakMemory
 
 FILE = Path(__file__).parents[1] / "figures/attention_domain/spatial/growth.json"
 CHANNELS = 64
