@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from benchmarks.memory import PeakMemory
 from snippets.catalogue import CATALOGUE
-from tests.memory import PeakMemory
 
 FILE = Path(__file__).parents[1] / "figures/attention_domain/spatial/growth.json"
 CHANNELS = 64
@@ -40,8 +40,12 @@ BLOCKS: dict[str, dict[str, int]] = {  # with the sizes that `example` makes sma
     "augmented_convolution": {},
     "hamburger": {"R": 64},
     "glore": {},
+    "multi_granularity": {},
 }
-LEFT_OUT = {"ram": "looks at the same number of pixels in a picture of any size"}
+LEFT_OUT = {
+    "ram": "looks at the same number of pixels in a picture of any size",
+    "ra_cnn": "takes a picture and a vector, not a map of C channels",
+}
 LARGE = ("attention_factors", "psanet", "augmented_convolution")  # gigabytes, or minutes, beyond 64 x 64
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from benchmarks.memory import PeakMemory
 from benchmarks.pair import Pair
-from tests.memory import PeakMemory
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,10 @@ _WORDS = {
     "all": ("all", "全部"),
     "shown": ("{shown} of {all} shown", "显示 {shown} / {all}"),
     "parameter formula": ("Parameter formula", "参数量公式"),
-    "at sizes": ("Counted at", "统计尺寸"),
+    "at sizes": ("At", "所取尺寸"),
+    "choose": ("Choose sizes:", "选择尺寸："),
+    "reset": ("Reset", "重置"),
+    "indivisible": ("These sizes do not divide", "这些尺寸不能整除"),
     # plain Markdown
     "cited": ("Papers cited", "引用的论文"),
     # neighbours

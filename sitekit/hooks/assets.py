@@ -9,7 +9,7 @@ from snippets.catalogue import CATALOGUE
 
 FONT = "assets/math.woff2"
 STYLE = "assets/stylesheets/atlas.css"
-STYLES = ["palette", "type", "frame", "parts"]  # one request instead of four
+STYLES = ["palette", "type", "frame", "parts", "print"]  # one request instead of five
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

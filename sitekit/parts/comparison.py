@@ -1,5 +1,6 @@
-"""All mechanisms in one table; overrides/assets/javascripts/comparison.js sorts and filters it."""
+"""All mechanisms in one table; comparison.js sorts and filters it, sizes.js computes with other sizes."""
 
+import json
 from html import escape
 
 from sitekit import citations
@@ -31,7 +32,8 @@ def comparison(language: str) -> str:
     rows = "".join(_row(mechanism, language) for mechanism in CATALOGUE.values())
     table = element("table", element("thead", element("tr", head)) + element("tbody", rows))
     words = {
-        f"data_{key}": word(key, language, shown="{shown}", all="{all}") for key in ("filter", "all", "shown")
+        f"data_{key}": word(key, language, shown="{shown}", all="{all}")
+        for key in ("filter", "all", "shown", "choose", "reset", "indivisible")
     }
     note = element("p", escape(word("symbols", language)), class_="atlas-note")
     return element("div", table + note, class_="atlas-comparison", data_tree="", **words)
@@ -40,7 +42,7 @@ def comparison(language: str) -> str:
 def _row(mechanism: Mechanism, language: str) -> str:
     found = results(mechanism)
     largest = found.rows[-1]
-    at = sizes({name: size for name, size in largest.sizes.items() if name in varied(found)})
+    shown = {name: size for name, size in largest.sizes.items() if name in varied(found)}
     weights, domain = (
         axis_value(value, language) if value else "–" for value in (mechanism.weights, mechanism.domain)
     )
@@ -53,10 +55,17 @@ def _row(mechanism: Mechanism, language: str) -> str:
         _count(largest.macs),
         element("td", formula(mechanism.complexity)),
         element("td", parameters(found, language)),
-        element("td", escape(at)),
+        element("td", escape(sizes(shown))),
     )
     names = " ".join([mechanism.slug, mechanism.title, *mechanism.aliases])
-    return element("tr", "".join(cells), data_names=names)
+    return element(
+        "tr",
+        "".join(cells),
+        data_names=names,
+        data_slug=mechanism.slug,
+        data_sizes=json.dumps(dict(largest.sizes)),
+        data_shown=" ".join(shown),
+    )
 
 
 def _count(count: int) -> str:

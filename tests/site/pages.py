@@ -6,6 +6,7 @@ from pathlib import Path
 
 VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 NOT_PROSE = {"code", "pre", "script", "style", "svg", "math", "textarea"}
+SOCIAL = ("og:", "twitter:")
 LOADING = {"src", "srcset", "poster", "data", "action"}
 LOADED_LINKS = {"stylesheet", "icon", "preload", "modulepreload", "prefetch", "preconnect", "manifest"}
 
@@ -17,6 +18,7 @@ class Page:
     language: str = ""
     title: str = ""
     description: str = ""
+    social: dict[str, str] = field(default_factory=dict)
     ids: list[str] = field(default_factory=list)
     links: list[str] = field(default_factory=list)
     loads: list[str] = field(default_factory=list)
@@ -46,6 +48,8 @@ class _Reader(HTMLParser):
             self.page.language = values.get("lang", "")
         if tag == "meta" and values.get("name") == "description":
             self.page.description = values.get("content", "")
+        if tag == "meta" and (name := values.get("property") or values.get("name", "")).startswith(SOCIAL):
+            self.page.social[name] = values.get("content", "")
         if tag == "a" and "href" in values:
             self.page.links.append(values["href"])
         if tag == "link" and LOADED_LINKS & set(values.get("rel", "").split()):

@@ -10,6 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, Response, expect, sync_playwright
 
+from sitekit.run import results
 from snippets.catalogue import CATALOGUE
 from tests.conftest import ROOT
 
@@ -230,8 +231,69 @@ def test_comparison_sorts_and_filters(page: Page, address: str) -> None:
     assert years(page) == sorted(years(page))
     heading.click()
     assert years(page) == sorted(years(page), reverse=True)
-    page.locator(".atlas-filter input").fill("squeeze")
+    page.locator(".atlas-filter [type=search]").fill("squeeze")
     expect(rows).to_have_count(1)
+
+
+def test_formulas_in_the_browser_give_what_was_counted(page: Page, address: str) -> None:
+    """At all sizes of the tables of cost, for every mechanism."""
+    page.goto(address + "comparison/")
+    counted = {
+        slug: [[dict(row.sizes), row.parameters, row.macs] for row in results(mechanism).rows]
+        for slug, mechanism in CATALOGUE.items()
+    }
+    computed = page.evaluate(
+        """async (counted) => {
+          const { formulas } = await import(new URL("../assets/javascripts/formulas.js", location))
+          return Object.fromEntries(Object.entries(counted).map(([slug, rows]) => {
+            const { parameters, macs } = formulas[slug]
+            return [slug, rows.map(([sizes]) => [parameters(sizes), macs(sizes)])]
+          }))
+        }""",
+        counted,
+    )
+    for slug, rows in counted.items():
+        for (_, *numbers), row in zip(rows, computed[slug], strict=True):
+            assert row == pytest.approx(numbers, rel=1e-12), slug
+
+
+def cells(page: Page, slug: str) -> list[str]:
+    """Parameters, multiply-adds and sizes of a row of the comparison."""
+    row = page.locator(f'tr[data-slug="{slug}"] > *')
+    return [row.nth(column).inner_text() for column in (4, 5, 8)]
+
+
+def test_comparison_computes_with_the_sizes_of_the_reader(page: Page, address: str) -> None:
+    page.set_viewport_size(PHONE)
+    page.goto(address + "comparison/")
+    counted = {slug: cells(page, slug) for slug in CATALOGUE}
+    form = page.get_by_role("form", name="Choose sizes:")
+    batch = form.get_by_label("B", exact=True)
+    batch.focus()
+    page.keyboard.press("ArrowUp")
+    assert cells(page, "senet") == ["33,312", "65,536", "B = 2, C = 512, H = W = 28"]
+    page.keyboard.press("ArrowDown")  # the same sizes again, now from the formulas
+    same = {slug: row for slug, row in counted.items() if cells(page, slug)[2] == row[2]}
+    assert len(same) > 0.9 * len(CATALOGUE)
+    assert {slug: cells(page, slug) for slug in same} == same
+    page.get_by_role("button", name="Parameters").click()
+    form.get_by_label("C", exact=True).fill("256")
+    form.get_by_label("r", exact=True).fill("8")
+    form.get_by_label("T = S", exact=True).fill("64")
+    assert cells(page, "senet") == ["16,672", "16,384", "B = 1, C = 256, H = W = 28, r = 8"]
+    assert cells(page, "multi_head") == ["1.05 M", "71.3 M", "B = 1, T = 64, E = 512, heads = 8"]
+    order = [
+        int(text)
+        for text in page.locator("tbody td:nth-child(5)").evaluate_all("all => all.map(c => c.dataset.sort)")
+    ]
+    assert order == sorted(order)
+    form.get_by_label("C", exact=True).fill("100")
+    assert cells(page, "senet")[:2] == ["–", "–"]
+    form.get_by_label("C", exact=True).fill("0")  # no size: as if nothing were chosen
+    assert cells(page, "srm")[0] == counted["srm"][0]
+    form.get_by_role("button", name="Reset").click()
+    assert cells(page, "senet") == counted["senet"]
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
 
 
 def test_comparison_is_a_plain_table_without_javascript(browser: Browser, address: str) -> None:
@@ -239,7 +301,28 @@ def test_comparison_is_a_plain_table_without_javascript(browser: Browser, addres
         page = context.new_page()
         page.goto(address + "comparison/")
         expect(page.locator(".md-content table tbody tr:visible")).to_have_count(len(CATALOGUE))
-        expect(page.locator(".atlas-filter input:visible")).to_have_count(0)
+        expect(page.locator(".atlas-comparison :is(input, button):visible")).to_have_count(0)
+
+
+PRINTED_HIDDEN = ".md-header, .md-tabs, .md-sidebar, .md-footer, .atlas-plain, .headerlink, .md-code__nav"
+CUT_OFF = """[...document.querySelectorAll("html, pre > code, .atlas-table, dd")]
+  .filter((box) => box.scrollWidth > box.clientWidth + 1)
+  .map((box) => box.className || box.tagName)"""
+PAPER = {"width": 718, "height": 1047}  # A4 less the margins
+
+
+def test_printed_page(page: Page, address: str) -> None:
+    page.emulate_media(color_scheme="dark")
+    page.set_viewport_size(PAPER)
+    page.goto(address + MECHANISM)
+    expect(page.locator("body")).to_have_attribute("data-md-color-scheme", "slate")
+    page.emulate_media(media="print", color_scheme="dark")
+    expect(page.locator(PRINTED_HIDDEN).filter(visible=True)).to_have_count(0)
+    expect(page.locator("h1")).to_have_css("color", "rgb(29, 39, 49)")
+    expect(page.locator("body")).to_have_css("background-color", "rgb(255, 255, 255)")
+    assert page.evaluate(CUT_OFF) == []
+    after = "getComputedStyle(document.querySelector('dd a[href^=http]'), '::after').content"
+    assert page.evaluate(after).startswith('" <https://arxiv.org')
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

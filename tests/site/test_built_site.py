@@ -133,6 +133,26 @@ def test_titles_and_descriptions_tell_pages_apart(articles: dict[Path, Page]) ->
         assert not [value for value, count in values.items() if count > 1], kind
 
 
+def test_social_description(site: Path, articles: dict[Path, Page]) -> None:
+    for file, page in articles.items():
+        path = file.relative_to(site).as_posix().removesuffix("index.html")
+        assert page.social.pop("og:description") == page.description, path
+        assert page.title.startswith(page.social.pop("og:title")), path
+        assert page.social.pop("og:url").endswith(f"/{path}"), path
+        assert page.social == {
+            "og:type": "website" if path in LANGUAGES.values() else "article",
+            "og:site_name": articles[site / ("zh" if path.startswith("zh/") else "") / "index.html"].title,
+            "og:locale": "zh_CN" if path.startswith("zh/") else "en_GB",
+            "twitter:card": "summary",
+        }, path
+
+
+def test_sitemap_names_every_page(site: Path, articles: dict[Path, Page]) -> None:
+    paths = {file.relative_to(site).as_posix().removesuffix("index.html") for file in articles}
+    listed = re.findall("<loc>https?://[^/]+/(.*)</loc>", (site / "sitemap.xml").read_text("utf-8"))
+    assert sorted(listed) == sorted(paths)
+
+
 def test_every_snippet_can_be_downloaded(site: Path) -> None:
     from snippets.catalogue import CATALOGUE
 

@@ -180,7 +180,7 @@ plt.show()
 # mean of all queries. And what is the best that any single map could do? It reads one colour, for everybody
 # the same. The least wrong one is the mean of all dense readings, and the mean of all dense maps reads it.
 
-# %% alt="A map of the block, nearly even, and the mean of all dense maps."
+# %% alt="The map of the block, bright on coffee and table; the mean of all dense maps, nearly even."
 block = GlobalContext(3, reduction=1).eval()
 block.score.weight.copy_(SHARPNESS * x.mean(dim=(2, 3))[..., None, None])
 report("GCNet", block.attention(x)[0].expand(N, N))
@@ -238,4 +238,4 @@ for name, (block, count) in blocks.items():
 # 3. Without a query there is one answer for all. GCNet wants no more: it adds a context, it does not ask.
 #
 # These are weights by hand, on three features. Trained weights have other maps, and the order may change: run
-# the last cell with `SHARPNESS` 3 and 20. Which blocks come closer to the dense answer, and why?
+# it all with `SHARPNESS` 3 and 20. Which blocks come closer to the dense answer, and why?

@@ -176,7 +176,7 @@ plt.show()
 # 它的分数，取所有查询的平均，算是公道。那么单独一张图最好能做到什么？
 # 它只读出一种颜色，人人相同。错得最少的，是所有稠密读数的平均，把所有稠密的图平均起来，读到的正是它。
 
-# %% alt="该模块的图，几乎均匀；以及所有稠密的图的平均。"
+# %% alt="该模块的图，咖啡与桌面较亮；所有稠密的图的平均，几乎均匀。"
 block = GlobalContext(3, reduction=1).eval()
 block.score.weight.copy_(SHARPNESS * x.mean(dim=(2, 3))[..., None, None])
 report("GCNet", block.attention(x)[0].expand(N, N))
@@ -232,4 +232,4 @@ for name, (block, count) in blocks.items():
 # 3. 没有查询，就只有一个答案给所有人。GCNet 也不求更多：它添上一份上下文，并不提问。
 #
 # 这里的权重由手工设定，特征只有三个。训练得到的权重会画出别的图，次序也可能改变：
-# 把 `SHARPNESS` 换成 3 和 20，再运行最后一个单元。哪些模块更接近稠密的答案，为什么？
+# 把 `SHARPNESS` 换成 3 和 20，从头运行一遍。哪些模块更接近稠密的答案，为什么？

@@ -26,6 +26,7 @@ NAMES = {  # by colour: all pairs; a detour through fewer; no pairs; more for ea
     COLORS[2]: {
         "global_context": "GCNet",
         "gather_excite": "GENet",
+        "multi_granularity": "MGD",
     },
     COLORS[3]: {
         "attention_factors": "E1–E4",

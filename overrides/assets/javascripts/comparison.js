@@ -36,6 +36,11 @@ for (const part of document.querySelectorAll(".atlas-comparison")) {
     header.append(button);
   });
 
+  part.addEventListener("computed", () => {
+    const column = headers.findIndex((header) => header.hasAttribute("aria-sort"));
+    if (column >= 0) sort(column, headers[column].getAttribute("aria-sort") === "descending");
+  });
+
   // Filtering: a text field and a list for each axis
 
   const controls = document.createElement("form");
