@@ -24,7 +24,7 @@ live: .venv/.site ## Serve the site while you write, rebuilt at each change
 	@$(BIN)/python -m mkdocs serve --strict --dev-addr 127.0.0.1:$(PORT)
 
 test: lint ## Run everything that CI runs
-	@$(PYTEST) -n 2
+	@$(PYTEST) -n 2 --dist worksteal
 
 lint: .venv/.test ## Check style and types
 	@$(BIN)/ruff check .

@@ -11,11 +11,14 @@ from sitekit.parts.refer import to_overview, to_paper
 from sitekit.results import Results
 from snippets.catalogue import Mechanism
 
+FORMULAS = {"parameters", "macs", "complexity"}  # may be wider than a phone and scroll, by keyboard too
+
 
 def card(mechanism: Mechanism, results: Results, language: str) -> str:
     """Return the card as a description list."""
     items = (
-        element("dt", escape(word(key, language))) + element("dd", content)
+        element("dt", escape(word(key, language)))
+        + element("dd", content, **({"tabindex": "0"} if key in FORMULAS else {}))
         for key, content in _items(mechanism, results, language)
     )
     return element("div", element("dl", "".join(items)), class_="atlas-card", data_tree="")
