@@ -51,11 +51,7 @@ def main() -> None:
             torch.manual_seed(0)
             pair = PAIRS[name]()
             pair.check()
-            for row in compare(pair, arguments.rounds):
-                if row is None:
-                    bar.update()
-                else:
-                    lines.append(line(name, pair, row))
+            lines.append(line(name, pair, compare(pair, arguments.rounds, bar.update)))
     print(
         f"torch {torch.__version__}, {torch.get_num_threads()} threads, medians of {arguments.rounds} rounds"
     )

@@ -1,5 +1,7 @@
 """Sequence models beside the modules of torch itself."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -53,7 +55,7 @@ def tokens() -> Tensor:
     return torch.randn(BATCH, TOKENS, WIDTH)
 
 
-def to_itself(theirs: nn.MultiheadAttention):  # type: ignore[no-untyped-def]
+def to_itself(theirs: nn.MultiheadAttention) -> Callable[[Tensor], Tensor]:
     return lambda x: theirs(x, x, x, need_weights=False)[0]
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from benchmarks.memory import PeakMemory
+from benchmarks.memory import peak_bytes
 from snippets.catalogue import CATALOGUE
 
 FILE = Path(__file__).parents[1] / "figures/attention_domain/spatial/growth.json"
@@ -77,9 +77,7 @@ def build(slug: str, side: int) -> tuple[nn.Module, tuple[Tensor, ...]]:
 @torch.no_grad()
 def peak(block: nn.Module, inputs: tuple[Tensor, ...]) -> int:
     """Return the most bytes of tensors alive at a time, input included."""
-    with PeakMemory() as memory:
-        block(*(x.clone() for x in inputs))
-    return memory.peak
+    return peak_bytes(lambda: block(*(x.clone() for x in inputs)))
 
 
 def processor_milliseconds(block: nn.Module, inputs: tuple[Tensor, ...]) -> float:

@@ -2,22 +2,21 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from benchmarks.memory import PeakMemory
+from benchmarks.memory import peak_bytes
 from benchmarks.pair import Pair
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Milliseconds of a call, its spread as a ratio of quartiles, and the bytes it holds at its peak."""
+    """Milliseconds of a call, and the bytes it holds at its peak."""
 
     milliseconds: float
-    spread: float
     peak: int
 
 
@@ -29,8 +28,8 @@ class Row:
     training: tuple[Cost, Cost]
 
 
-def compare(pair: Pair, rounds: int) -> Iterator[Row | None]:
-    """Yield None after each round, and at last the row."""
+def compare(pair: Pair, rounds: int, report: Callable[[], object]) -> Row:
+    """Measure both sides of a pair in turns; `report` is called after each round."""
     steps = [forward(pair, pair.ours), forward(pair, pair.theirs)]
     steps += [training(pair, pair.ours), training(pair, pair.theirs)]
     times: list[list[float]] = [[] for _ in steps]
@@ -40,9 +39,9 @@ def compare(pair: Pair, rounds: int) -> Iterator[Row | None]:
         order = range(len(steps)) if number % 2 else reversed(range(len(steps)))
         for index in order:
             times[index].append(milliseconds(steps[index]))
-        yield None
-    costs = [cost(measured, peak_bytes(step)) for measured, step in zip(times, steps, strict=True)]
-    yield Row((costs[0], costs[1]), (costs[2], costs[3]))
+        report()
+    costs = [Cost(statistics.median(t), peak_bytes(step)) for t, step in zip(times, steps, strict=True)]
+    return Row((costs[0], costs[1]), (costs[2], costs[3]))
 
 
 def forward(pair: Pair, run: Callable[..., Tensor]) -> Callable[[], None]:
@@ -69,14 +68,3 @@ def milliseconds(step: Callable[[], None]) -> float:
     start = time.perf_counter()
     step()
     return (time.perf_counter() - start) * 1e3
-
-
-def cost(times: list[float], peak: int) -> Cost:
-    low, middle, high = statistics.quantiles(times, n=4)
-    return Cost(middle, high / low, peak)
-
-
-def peak_bytes(step: Callable[[], None]) -> int:
-    with PeakMemory() as memory:
-        step()
-    return memory.peak

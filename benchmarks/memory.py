@@ -29,8 +29,8 @@ class PeakMemory(TorchDispatchMode):
         return result
 
 
-def peak_bytes(run: Callable[[Tensor], object], x: Tensor) -> int:
-    """Largest number of bytes alive at a time while `run` handles `x`, those of `x` not counted."""
+def peak_bytes(run: Callable[..., object], *inputs: Tensor) -> int:
+    """Largest number of bytes alive at a time while `run` handles `inputs`, theirs not counted."""
     with PeakMemory() as memory:
-        run(x)
+        run(*inputs)
     return memory.peak
