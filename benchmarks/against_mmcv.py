@@ -1,5 +1,6 @@
 """Spatial blocks beside those of mmcv."""
 
+from functools import cache
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -46,17 +47,27 @@ def global_context() -> Pair:
 
 
 def criss_cross() -> Pair:
-    """One pass. The file is loaded by itself: its package wants compiled code, this file does not."""
+    """One pass."""
+    ours = CrissCrossAttention(CHANNELS, recurrence=1).eval()
+    nn.init.ones_(ours.gamma)
+    theirs = public_criss_cross()(CHANNELS).eval()
+    names = {"query": "query_conv", "key": "key_conv", "value": "value_conv", "gamma": "gamma.scale"}
+    return Pair("mmcv.ops.CrissCrossAttention", ours, renamed(ours, theirs, names), (feature_map(),))
+
+
+@cache
+def public_criss_cross() -> type[nn.Module]:
+    """Return mmcv's class, from its file alone: the package around it wants compiled code.
+
+    Loaded once, because the file enters its class into a register that refuses a second one.
+    """
     spec = spec_from_file_location("cc_attention", Path(mmcv.__file__).parent / "ops" / "cc_attention.py")
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
-    ours = CrissCrossAttention(CHANNELS, recurrence=1).eval()
-    nn.init.ones_(ours.gamma)
-    theirs = module.CrissCrossAttention(CHANNELS).eval()
-    names = {"query": "query_conv", "key": "key_conv", "value": "value_conv", "gamma": "gamma.scale"}
-    return Pair("mmcv.ops.CrissCrossAttention", ours, renamed(ours, theirs, names), (feature_map(),))
+    found: type[nn.Module] = module.CrissCrossAttention
+    return found
 
 
 def attention_factors() -> Pair:

@@ -1,4 +1,4 @@
-"""Results of running code, from the cache or from one fresh process for all that is stale.
+"""Results of running code, from the cache or, for all that is stale, from fresh processes.
 
 What is run has a name: the slug of a mechanism, or the path below figures/ of a figure that belongs to no
 mechanism. Nothing here imports torch: a build in which nothing changed takes no time to speak of.
@@ -100,7 +100,7 @@ def _lookup(name: str) -> Results | str | BuildError | None:
 
 
 def _run(stale: list[str]) -> None:
-    """Compute in one fresh process; each outcome is stored as soon as it is there."""
+    """Compute in fresh processes; each outcome is stored as soon as it is there."""
     keys = {name: cache_key(name) for name in stale}
     command = [sys.executable, "-m", "sitekit.worker", *keys]
     with subprocess.Popen(command, cwd=paths.ROOT, stdout=subprocess.PIPE, text=True) as worker:

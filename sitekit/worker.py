@@ -1,18 +1,22 @@
-"""Runs code in a process of its own: `python -m sitekit.worker senet attention_domain/spatial/index`.
+"""Runs code in processes of its own: `python -m sitekit.worker senet attention_domain/spatial/index`.
 
 A name is the slug of a mechanism, or the path of a figure that belongs to none. Writes one line of JSON per
-name to standard output: `{"name": ..., "results": ...}`, or "error" instead of "results"; progress goes to
-standard error.
+name to standard output as it is done: `{"name": ..., "results": ...}`, or "error" instead of "results";
+progress goes to standard error.
 """
 
 import contextlib
 import importlib
 import json
+import os
 import random
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,6 +31,9 @@ from sitekit.diagram.names import Names
 from sitekit.errors import BuildError
 from sitekit.results import Results, to_json
 from snippets.catalogue import CATALOGUE, Mechanism
+
+MOST_PROCESSES = 4
+"""Each holds torch and a figure in training, up to a gigabyte."""
 
 Report = Callable[[str], contextlib.AbstractContextManager[None]]
 
@@ -67,23 +74,39 @@ def draw(path: str, name: str) -> str:
 
 
 def main(names: list[str]) -> None:
-    """Compute what is named; one that fails does not stop the others."""
-    answers, sys.stdout = sys.stdout, sys.stderr  # what a snippet prints is not an answer
-    with tqdm(total=len(names), unit="mechanism", disable=not sys.stderr.isatty()) as bar:
-        for number, name in enumerate(names, 1):
-            times: list[str] = []
-            answer: dict[str, object] = {"name": name}
+    """Compute what is named, several at a time; one that fails does not stop the others."""
+    workers = min(len(names), os.cpu_count() or 1, MOST_PROCESSES)
+    with (
+        tqdm(total=len(names), unit="mechanism", disable=not sys.stderr.isatty()) as bar,
+        ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool,
+    ):
+        futures = {pool.submit(answer, name): name for name in names}
+        for number, future in enumerate(as_completed(futures), 1):
+            name, times = futures[future], list[str]()
             try:
-                answer["results"] = _answer(name, _reporter(name, times, bar))
-            except Exception as error:
-                answer["error"] = explain(name, error)
+                found, times = future.result()
+            except BrokenProcessPool:
+                found = {"name": name, "error": f"{name}: a process ended before this was done"}
+            bar.set_description(name)
             bar.update()
             if bar.disable:
-                print(f"[{number}/{len(names)}] {name}", *times, sep="  ", flush=True)
-            print(json.dumps(answer), file=answers, flush=True)
+                print(f"[{number}/{len(names)}] {name}", *times, sep="  ", file=sys.stderr, flush=True)
+            print(json.dumps(found), flush=True)
 
 
-def _answer(name: str, step: Report) -> dict[str, Any] | str:
+def answer(name: str) -> tuple[dict[str, Any], list[str]]:
+    """Return what is written for a name, and how long each part of the work took."""
+    times: list[str] = []
+    found: dict[str, Any] = {"name": name}
+    with contextlib.redirect_stdout(sys.stderr):  # what a snippet prints is not an answer
+        try:
+            found["results"] = _results(name, _timer(times))
+        except Exception as error:
+            found["error"] = explain(name, error)
+    return found, times
+
+
+def _results(name: str, step: Report) -> dict[str, Any] | str:
     if name in CATALOGUE:
         return to_json(compute(CATALOGUE[name], step))
     with step("figure"):
@@ -104,10 +127,9 @@ def explain(name: str, error: Exception) -> str:
     return f"{name}: {ours[-1]}: {type(error).__name__}: {message}"
 
 
-def _reporter(name: str, times: list[str], bar: tqdm) -> Report:
+def _timer(times: list[str]) -> Report:
     @contextlib.contextmanager
     def step(part: str) -> Iterator[None]:
-        bar.set_description(f"{name}: {part}")
         start = time.perf_counter()
         yield
         times.append(f"{part} {time.perf_counter() - start:.1f} s")

@@ -4,13 +4,14 @@ import torch
 from torch import Tensor, nn
 
 from sitekit.diagram import svg
+from sitekit.diagram.fold import fold
 from sitekit.diagram.graph import Graph
 from sitekit.diagram.names import Names
 from sitekit.diagram.record import record
 from sitekit.errors import BuildError
 
 MOST_STEPS = 24
-"""Above this many steps, submodules defined in the snippet are drawn as one step each."""
+"""Above this many, submodules defined in the snippet are drawn as one step each, then steps are folded."""
 
 __all__ = ["draw", "trace"]
 
@@ -39,6 +40,8 @@ def trace(module: nn.Module, inputs: tuple[Tensor, ...], sizes: dict[str, int]) 
             found = record(module, inputs, names)
             if len(found.steps) > MOST_STEPS:
                 found = record(module, inputs, names, coarse=True)
+            if len(found.steps) > MOST_STEPS:
+                found = fold(found)
     except Exception as error:
         raise BuildError(f"no diagram of {title}: {type(error).__name__}: {error}") from error
     if not any(step.kind == "input" for step in found.steps):

@@ -207,7 +207,7 @@ def _einsum(call: Call) -> str:
 
 
 def _joined(call: Call) -> str | None:
-    if len(call.data) < 2:
+    if len({one.step for one in call.data}) < 2:
         return None
     return "stack" if call.plain == "stack" else "concat"
 

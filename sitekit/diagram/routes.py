@@ -43,7 +43,7 @@ class Gap:
         """Return the corners of one line; `top` is (y of its start, y of the gap)."""
         start, gap = top
         if abs(x - entry) <= LEVEL:
-            return (x, start), (entry, bottom)
+            return (entry, start), (entry, bottom)
         track = gap + FALL + TRACK * self.level[net]
         return (x, start), (x, track), (entry, track), (entry, bottom)
 

@@ -151,11 +151,29 @@ def test_colour_scheme_survives_the_language_switch(page: Page, address: str) ->
     page.emulate_media(color_scheme="light")
     page.goto(address + MECHANISM)
     for scheme in ("default", "slate"):
-        page.locator("label[for^=__palette]:visible").first.click()
+        page.locator(".atlas-colours").click()
         expect(page.locator("body")).to_have_attribute("data-md-color-scheme", scheme)
     page.locator("a[hreflang=zh-Hans]:visible").first.click()
     page.wait_for_url(address + "zh/" + MECHANISM)
     expect(page.locator("body")).to_have_attribute("data-md-color-scheme", "slate")
+
+
+def test_colours_follow_the_system_until_the_reader_chooses(page: Page, address: str) -> None:
+    page.emulate_media(color_scheme="dark")
+    page.goto(address + MECHANISM)
+    body, button = page.locator("body"), page.locator(".atlas-colours")
+    names = []
+    for media, scheme in [("dark", "slate"), ("light", "default"), ("dark", "slate")]:
+        page.emulate_media(color_scheme=media)
+        expect(body).to_have_attribute("data-md-color-scheme", scheme)
+    for scheme in ("default", "slate", "slate"):
+        names.append(button.get_attribute("aria-label"))
+        button.click()
+        expect(body).to_have_attribute("data-md-color-scheme", scheme)
+    assert len(set(names)) == 3
+    assert button.get_attribute("aria-label") == names[0]
+    page.emulate_media(color_scheme="light")
+    expect(body).to_have_attribute("data-md-color-scheme", "default")
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sitekit.diagram import draw, trace
+from sitekit.diagram.fold import fold
 from sitekit.diagram.geometry import Box, End, Net, Rect
-from sitekit.diagram.graph import Graph
+from sitekit.diagram.graph import Graph, Step
 from sitekit.diagram.layout import Drawing, place
 from sitekit.diagram.names import Names
 from sitekit.diagram.svg import PHONE, describe, fitted
@@ -197,6 +198,28 @@ def test_without_a_step_that_is_g_the_blocks_have_lanes() -> None:
 def test_many_steps_are_drawn_block_by_block() -> None:
     chain = nn.Sequential(*(SharedGate() for _ in range(4))).eval()
     assert labels(trace(chain, (torch.rand(2, 8, 6, 5),), IMAGE)) == ["SharedGate"] * 4
+
+
+def test_many_pointwise_steps_join_the_step_before_them() -> None:
+    layers = [nn.Sequential(nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8), nn.ReLU()) for _ in range(8)]
+    graph = trace(nn.Sequential(*layers).eval(), (torch.rand(2, 8, 6, 5),), IMAGE)
+    assert labels(graph) == ["Conv 1×1, C → C; BatchNorm; ReLU"] * 8
+    assert all(step.learned for step in graph.steps if step.kind == "step")
+    assert [step.inputs for step in graph.steps] == [(), *((i,) for i in range(9))]
+
+
+def test_a_step_that_two_read_keeps_its_box() -> None:
+    given = Step("input", "x", "(B, C)")
+    steps = [
+        given,
+        *(Step("step", label, "(B, C)", (i,)) for i, label in enumerate(["Linear", "ReLU", "tanh"])),
+    ]
+    folded = fold(Graph("", [*steps, Step("step", "×", "(B, C)", (1, 3))], []))
+    assert [(step.label, step.inputs) for step in folded.steps[1:]] == [
+        ("Linear", (0,)),
+        ("ReLU; tanh", (1,)),
+        ("×", (1, 2)),
+    ]
 
 
 @pytest.mark.parametrize(

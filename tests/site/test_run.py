@@ -25,7 +25,16 @@ from tests.site.small_atlas import (
 )
 
 SENET = "snippets/attention_domain/channel/senet.py"
-EVERYTHING = ["[1/4] senet", "[2/4] toy", "[3/4] plain", f"[4/4] {OVERVIEW}"]
+EVERYTHING = ["senet", "toy", "plain", OVERVIEW]
+
+
+def progress(printed: list[str]) -> dict[str, str]:
+    """Printed lines by name; they are numbered as they end, in whatever order."""
+    found = [re.fullmatch(r"\[(\d+)/(\d+)\] (\S+)(.*)", line) for line in printed]
+    assert all(found)
+    assert [match[1] for match in found if match] == [str(number + 1) for number in range(len(printed))]
+    assert {match[2] for match in found if match} <= {str(len(printed))}
+    return {match[3]: match[4] for match in found if match}
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +43,8 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> SmallAtlas:
     atlas = small_atlas.create(tmp_path_factory.mktemp("computed"))
     answer = atlas.results()
     assert not answer.errors
-    assert [line.split("  ")[0] for line in answer.printed] == EVERYTHING
-    times = [re.findall(r"  (\w+) \d+\.\d s", line) for line in answer.printed]
-    assert times == [*[["cost", "diagram", "figure"]] * 3, ["figure"]]
+    parts = {name: re.findall(r"  (\w+) \d+\.\d s", line) for name, line in progress(answer.printed).items()}
+    assert parts == {name: ["cost", "diagram", "figure"] for name in EVERYTHING[:3]} | {OVERVIEW: ["figure"]}
     return atlas
 
 
@@ -94,7 +102,7 @@ def test_only_stale_mechanisms_run(atlas: SmallAtlas) -> None:
     atlas.replace(CATALOGUE, '"E", "B*T*E"', '"E + 1", "B*T*E"')
     answer = atlas.results("r.rows[0].parameters")
     assert answer.values == {"senet": [580], "toy": [0], "plain": [6]}
-    assert [line.split("  ")[0] for line in answer.printed] == ["[1/1] plain"]
+    assert progress(answer.printed).keys() == {"plain"}
 
 
 def test_errors_name_mechanism_file_and_line(atlas: SmallAtlas) -> None:
@@ -114,7 +122,7 @@ def test_errors_name_mechanism_file_and_line(atlas: SmallAtlas) -> None:
         " at B=2, T=3, E=5, counted 30",
         OVERVIEW: f"{OVERVIEW}: {OVERVIEW_FIGURE}:{line[OVERVIEW_FIGURE]}: KeyError: 'block'",
     }
-    assert [line.split("  ")[0] for line in answer.printed] == EVERYTHING
+    assert progress(answer.printed).keys() == set(EVERYTHING)
 
 
 def test_formulas_that_hold_by_accident_are_refused(atlas: SmallAtlas) -> None:
@@ -129,8 +137,15 @@ def test_formulas_that_hold_by_accident_are_refused(atlas: SmallAtlas) -> None:
 
 def test_a_worker_that_dies_is_reported(atlas: SmallAtlas) -> None:
     atlas.replace(TOY, "return self.attention(x) * x", "import os; os._exit(7)")
+    errors = atlas.results().errors
+    assert "toy" in errors
+    assert errors == {name: f"{name}: a process ended before this was done" for name in errors}
+
+
+def test_a_dead_command_is_reported(atlas: SmallAtlas) -> None:
+    atlas.replace("sitekit/worker.py", "    main(sys.argv[1:])", "    sys.exit(7)")
     assert atlas.results().errors == {
-        name: f"{name}: sitekit.worker ended with exit status 7" for name in ("toy", OVERVIEW)
+        name: f"{name}: sitekit.worker ended with exit status 7" for name in EVERYTHING
     }
 
 

@@ -1,16 +1,14 @@
 """Proofs of criss-cross attention."""
 
-import importlib.util
-from pathlib import Path
 from typing import Any
 
-import mmcv
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.against_mmcv import public_criss_cross
 from snippets.attention_domain.spatial.criss_cross import CrissCrossAttention
 from tests.measure import Measured
 from tests.memory import peak_bytes
@@ -132,14 +130,7 @@ def test_equals_dense_attention_under_a_mask(measured: Measured, recurrence: int
 
 
 def test_equals_mmcv(measured: Measured) -> None:
-    """mmcv's file is loaded by itself: its package `ops` wants compiled code, this file does not."""
-    file = Path(mmcv.__file__).parent / "ops" / "cc_attention.py"
-    spec = importlib.util.spec_from_file_location("cc_attention", file)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    public = module.CrissCrossAttention(16).double()
+    public = public_criss_cross()(16).double()
     block, x = small((2, 16, 6, 9), reduction=8)
     named = {f"{key.replace('.', '_conv.')}": t for key, t in block.named_parameters() if key != "gamma"}
     expected = torch.func.functional_call(public, {**named, "gamma.scale": block.gamma}, x)
