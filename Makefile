@@ -17,7 +17,7 @@ site: .venv/.site ## Build the site and serve it on http://127.0.0.1:8000 (PORT=
 	@$(BIN)/python -m sitekit.serve $(PORT)
 
 build: .venv/.site ## Build the site into site/
-	@$(BIN)/python -m mkdocs build --strict --quiet
+	@$(BIN)/python -m mkdocs build --strict
 
 live: .venv/.site ## Serve the site while you write, rebuilt at each change
 	@$(BIN)/python -m sitekit.serve --check $(PORT)

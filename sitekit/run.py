@@ -47,6 +47,13 @@ def drawing(path: str) -> str:
     return found
 
 
+def refresh() -> None:
+    """Run all that is stale."""
+    stale = [name for name in (*CATALOGUE, *figures()) if _lookup(name) is None]
+    if stale:
+        _run(stale)
+
+
 def figures() -> Iterator[str]:
     """Yield the path of each figure that belongs to no mechanism: `attention_domain/spatial/index`."""
     folder = paths.ROOT / "figures"
@@ -76,7 +83,7 @@ def cache_key(name: str) -> str:
 def _outcome(name: str) -> Results | str:
     outcome = _lookup(name)
     if outcome is None:
-        _run([other for other in (*CATALOGUE, *figures()) if _lookup(other) is None])
+        refresh()
         _, outcome = _known[name]
     if isinstance(outcome, BuildError):
         raise outcome

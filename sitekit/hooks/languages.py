@@ -1,19 +1,23 @@
-"""Two languages from one command: builds the translations after the language that lists them.
+"""Two languages from one command: builds the translations beside the language that lists them.
 
-`extra.translations` names the configurations to build next, `extra.prefix` the folder a language
-stands in below the root of the site.
+`extra.translations` names their configurations, each below the folder it is written to; that folder is the
+`extra.prefix` of the translation.
 """
 
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
 import jieba  # type: ignore[import-untyped]
-from mkdocs.commands.build import build
-from mkdocs.config import load_config
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import Abort
 from mkdocs.livereload import LiveReloadServer
+from mkdocs.structure.files import Files
 
+from sitekit import run
 from sitekit.paths import DOCS, ROOT
 
 WATCHED = [
@@ -26,6 +30,8 @@ WATCHED = [
     "docs/proofs.json",
 ]
 
+_running: dict[str, subprocess.Popen[bytes]] = {}  # by configuration
+
 jieba.setLogLevel(logging.WARNING)  # splits Chinese into words for the search; chatty on its first use
 
 
@@ -37,19 +43,48 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     return config
 
 
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Start the translations, each in a process of its own, once the results that all show are there."""
+    translations = _translations(config)
+    if translations:
+        run.refresh()
+    for folder, file in translations.items():
+        command = [sys.executable, "-m", "mkdocs", "build", "--config-file", str(ROOT / file)]
+        command += ["--site-dir", str(Path(config.site_dir, folder))]
+        command += ["--strict"] if config.strict else []
+        environment = os.environ | {"SITE_URL": config.site_url or ""}
+        _running[file] = subprocess.Popen(command, cwd=ROOT, env=environment)
+    return files
+
+
 def on_post_build(config: MkDocsConfig) -> None:
-    """Build the translations into folders of the site just written."""
-    for file in config.extra.get("translations", []):
-        translation = load_config(str(ROOT / file), strict=config.strict, site_url=config.site_url)
-        translation.site_dir = str(Path(config.site_dir) / translation.extra["prefix"])
-        build(translation)
+    """Wait for the translations.
+
+    Raises:
+        Abort: one of them has failed; it has said why.
+    """
+    failed = [file for file, process in _running.items() if process.wait()]
+    _running.clear()
+    if failed:
+        raise Abort(f"{', '.join(failed)}: the build failed, see above")
+
+
+def on_build_error(error: Exception) -> None:
+    """Stop the translations."""
+    for process in _running.values():
+        process.terminate()
+        process.wait()
+    _running.clear()
 
 
 def on_serve(server: LiveReloadServer, config: MkDocsConfig, builder: object) -> LiveReloadServer:
     """Rebuild on changes of everything a page is made from, in any language."""
-    translations = config.extra.get("translations", [])
     folders = [folder for folder in DOCS.iterdir() if folder.is_dir()]
-    for path in [*(ROOT / name for name in [*WATCHED, *translations]), *folders]:
+    for path in [*(ROOT / name for name in [*WATCHED, *_translations(config).values()]), *folders]:
         if path.exists():
             server.watch(str(path))
     return server
+
+
+def _translations(config: MkDocsConfig) -> dict[str, str]:
+    return config.extra.get("translations") or {}

@@ -24,10 +24,10 @@ def site() -> Path:
     lock = ROOT / ".sitecache" / "site.lock"
     lock.parent.mkdir(exist_ok=True)
     with FileLock(lock):  # workers of pytest-xdist wait for the first
-        last = SITE / "zh" / "sitemap.xml"  # what a build writes last
-        if not last.exists() or last.stat().st_mtime < youngest_source():
+        last = [SITE / language / "search" / "search_index.json" for language in ("", "zh")]
+        if not all(file.exists() and file.stat().st_mtime > youngest_source() for file in last):
             environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
-            command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
+            command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
             build = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
             assert build.returncode == 0, build.stdout + build.stderr
     return SITE

@@ -264,7 +264,7 @@ class SmallAtlas:
 
     def build(self, language: str = "en") -> "subprocess.CompletedProcess[str]":
         """Build one language strictly."""
-        return self.python("-m", "mkdocs", "build", "--strict", "-q", "-f", f"mkdocs.{language}.yml")
+        return self.python("-m", "mkdocs", "build", "--strict", "-f", f"mkdocs.{language}.yml")
 
 
 def create(root: Path) -> SmallAtlas:

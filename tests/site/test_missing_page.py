@@ -61,7 +61,7 @@ def address(root: Path) -> Iterator[str]:
                 "nav": ["index.md", "other.md"],
                 "theme": {"custom_dir": str(ROOT / "overrides")},
                 "hooks": [str(ROOT / "sitekit" / "hooks" / f"{name}.py") for name in HOOKS],
-                "extra": {"translations": []},
+                "extra": {"translations": None},
             }
             config = root / f"{language}.yml"
             config.write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
