@@ -48,7 +48,7 @@ def drawing(path: str) -> str:
 
 
 def refresh() -> None:
-    """Run all that is stale."""
+    """Run all that is stale; to be called again before a build in the same process, as sources may change."""
     stale = [name for name in (*CATALOGUE, *figures()) if _lookup(name) is None]
     if stale:
         _run(stale)
@@ -81,10 +81,9 @@ def cache_key(name: str) -> str:
 
 
 def _outcome(name: str) -> Results | str:
-    outcome = _lookup(name)
-    if outcome is None:
+    if name not in _known:
         refresh()
-        _, outcome = _known[name]
+    _, outcome = _known[name]
     if isinstance(outcome, BuildError):
         raise outcome
     return outcome
