@@ -2,33 +2,13 @@
 
 import argparse
 import warnings
-from collections.abc import Callable
 
 import torch
 from tqdm import tqdm
 
-from benchmarks import against_mmcv, against_pytorchcv, against_torch
 from benchmarks.measure import Cost, Row, compare
 from benchmarks.pair import Pair
-
-PAIRS: dict[str, Callable[[], Pair]] = {
-    function.__name__: function
-    for function in (
-        against_torch.self_attention,
-        against_torch.multi_head,
-        against_torch.transformer_encoder,
-        against_torch.transformer_decoder,
-        against_pytorchcv.senet,
-        against_mmcv.non_local,
-        against_pytorchcv.self_attention_2d,
-        against_mmcv.criss_cross,
-        against_mmcv.global_context,
-        against_mmcv.attention_factors,
-        against_pytorchcv.sknet,
-        against_pytorchcv.cbam,
-    )
-}
-
+from benchmarks.pairs import ABOVE_ONE, PAIRS, WITHOUT_TWIN
 
 COLUMNS = ["snippet", "public twin", "input", "forward, ms", "ratio", "with backward, ms", "ratio"]
 COLUMNS += ["memory, MB", "ratio"]
@@ -58,6 +38,11 @@ def main() -> None:
     print(f"| {' | '.join(COLUMNS)} |")
     print("|---" * len(COLUMNS) + "|")
     print("\n".join(lines))
+    above = {name: ABOVE_ONE[name] for name in names if name in ABOVE_ONE}
+    for title, reasons in (("Above 1.0 by design", above), ("Without a public twin", WITHOUT_TWIN)):
+        if reasons:
+            print(f"\n{title}:")
+            print("\n".join(f"- {name}: {reason}" for name, reason in reasons.items()))
 
 
 def line(name: str, pair: Pair, row: Row) -> str:

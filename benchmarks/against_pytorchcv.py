@@ -1,6 +1,7 @@
 """Convolutional blocks beside those of pytorchcv."""
 
 import torch
+from pytorchcv.models.bamresnet import BamBlock
 from pytorchcv.models.cbamresnet import CbamBlock
 from pytorchcv.models.common.att import SEBlock as PublicSEBlock
 from pytorchcv.models.danet import PosAttBlock
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from benchmarks.pair import Pair, in_order
 from snippets.attention_domain.branch.sknet import SelectiveKernel
 from snippets.attention_domain.channel.senet import SEBlock
+from snippets.attention_domain.channel_spatial.bam import BAM
 from snippets.attention_domain.channel_spatial.cbam import CBAM
 from snippets.attention_domain.spatial.self_attention_2d import SelfAttention2d
 
@@ -24,6 +26,12 @@ def senet() -> Pair:
 def cbam() -> Pair:
     ours = CBAM(CHANNELS).eval()
     return Pair("pytorchcv CbamBlock", ours, in_order(ours, CbamBlock(CHANNELS)), (feature_map(),))
+
+
+def bam() -> Pair:
+    """The scores multiplied, as in the released code."""
+    ours = BAM(CHANNELS, multiply=True).eval()
+    return Pair("pytorchcv BamBlock", ours, in_order(ours, BamBlock(CHANNELS)), (feature_map(),))
 
 
 def sknet() -> Pair:

@@ -3,9 +3,11 @@
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.pair import Pair
+from snippets.weight_assignment.hard.gumbel import GumbelAttention
 from snippets.weight_assignment.self_attention.multi_head import MultiHeadAttention
 from snippets.weight_assignment.self_attention.self_attention import SelfAttention
 from snippets.weight_assignment.self_attention.transformer import (
@@ -15,6 +17,17 @@ from snippets.weight_assignment.self_attention.transformer import (
 )
 
 BATCH, TOKENS, WIDTH, HEADS = 2, 512, 256, 8
+
+
+def gumbel() -> Pair:
+    """Draws with the same noise; straight through, the rest of the attention around torch's function."""
+    ours = GumbelAttention(WIDTH, WIDTH).train()
+
+    def run(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        scores = F.linear(query, ours.W.weight) @ key.mT
+        return F.gumbel_softmax(scores, ours.temperature, hard=True) @ value
+
+    return Pair("torch.nn.functional.gumbel_softmax", ours, run, (tokens(), tokens(), tokens()))
 
 
 def self_attention() -> Pair:

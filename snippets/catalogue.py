@@ -576,7 +576,7 @@ CATALOGUE = _by_slug(
             domain=Domain.SPATIAL,
             citation="zhu2019empirical",
             parameters="5*C**2 + 3*C + 1",
-            macs="4*B*H*W*C**2 + 2*B*(H*W)**2*C + B*H*W*(H + W + 1)*C + (H**2 + W**2)*(C**2/2 + C)",
+            macs="4*B*H*W*C**2 + 2*B*(H*W)**2*C + B*H*W*(H + W)*C + (H**2 + W**2)*C**2/2",
             complexity=r"O(N^2 C + N C^2)",
             aliases=(
                 "four attention factors",

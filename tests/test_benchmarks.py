@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from benchmarks import growth
-from benchmarks.__main__ import PAIRS
 from benchmarks.pair import Pair
+from benchmarks.pairs import ABOVE_ONE, PAIRS, WITHOUT_TWIN
 from snippets.catalogue import CATALOGUE
 
 MEASURED: dict[str, dict[str, Any]] = json.loads(growth.FILE.read_text())["blocks"]
@@ -24,10 +24,11 @@ def test_another_computation_is_refused() -> None:
         Pair(pair.public, pair.ours, lambda x: 2 * pair.ours(x), pair.inputs).check()
 
 
-def test_names_are_those_of_mechanisms() -> None:
-    assert [
-        name for name in PAIRS if name.removesuffix("_encoder").removesuffix("_decoder") not in CATALOGUE
-    ] == []
+def test_every_mechanism_has_a_twin_or_a_reason() -> None:
+    compared = {name.removesuffix("_encoder").removesuffix("_decoder") for name in PAIRS}
+    assert sorted([*compared, *WITHOUT_TWIN]) == sorted(CATALOGUE)
+    assert set(ABOVE_ONE) <= set(PAIRS)
+    assert all([*WITHOUT_TWIN.values(), *ABOVE_ONE.values()])
 
 
 def test_every_spatial_block_is_measured_or_left_out_with_a_reason() -> None:

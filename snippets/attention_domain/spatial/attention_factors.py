@@ -48,7 +48,7 @@ class GeneralizedAttention(nn.Module):
 
     E4 sees offsets only: the query one column to the right has the same scores one column to the right.
 
-    >>> score = GeneralizedAttention(16, 4, factors="0001").scores(x)[0][0, 0].view(5, 7, 5, 7)
+    >>> score = GeneralizedAttention(16, 4, factors="0001").scores(x)[0, 0].view(5, 7, 5, 7)
     >>> torch.allclose(score[2, 3, :, 1:], score[2, 2, :, :-1], atol=1e-6)
     True
     """
@@ -82,40 +82,49 @@ class GeneralizedAttention(nn.Module):
         self.proj = nn.Conv2d(channels, channels, 1)
         self.gamma = nn.Parameter(torch.zeros(1))
 
-    def scores(self, x: Tensor) -> list[Tensor]:
-        """Return the chosen factors, E1 first, each of a shape that broadcasts to (B, M, N, N')."""
-        terms = []
-        if self.e1 or self.e2:
-            query = self._heads(self.query(x))  # (B, M, N, d)
-        if self.e1 or self.e3:
-            key = self._heads(self.key(self._sample(x)))  # (B, M, N', d)
-        if self.e2 or self.e4:
-            columns = self._offsets(self.position_x, x.shape[3], x)  # (W, W', M, d)
-            rows = self._offsets(self.position_y, x.shape[2], x)  # (H, H', M, d)
-        if self.e1:
-            terms.append(query @ key.mT)  # (B, M, N, N')
-        if self.e2:
-            grid = query.view(*query.shape[:2], *x.shape[2:], -1)  # (B, M, H, W, d)
-            terms.append(self._towards(grid, columns, rows))  # (B, M, N, N')
-        if self.e3:
-            terms.append(self.u @ key.mT)  # (B, M, 1, N')
-        if self.e4:
-            terms.append(self._towards(self.v[None, :, None], columns, rows))  # (1, M, N, N')
-        return terms
+    def scores(self, x: Tensor) -> Tensor:
+        """Return the sum of the chosen factors, shaped like the weights: (B, C, H, W) -> (B, M, N, N')."""
+        total, *others = self._terms(x)
+        for term in others:
+            total = total + term
+        return total.flatten(4).flatten(2, 3)
 
     def attention(self, x: Tensor) -> Tensor:
         """Return g(x), the weight of each key for each query: (B, C, H, W) -> (B, M, N, N')."""
-        total, *others = self.scores(x)
-        for term in others:
-            total = total + term
-        return total.softmax(dim=-1)
+        return self.scores(x).softmax(dim=-1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return f(g(x), x): (B, C, H, W) -> (B, C, H, W)."""
-        y = self.attention(x) @ self._heads(self.value(self._sample(x)))  # (B, M, N or 1, d)
+        value = self._heads(self.value(self._sample(x)))  # (B, M, H', W', d)
+        y = self.attention(x) @ value.flatten(2, 3)  # (B, M, N or 1, d)
         y = self.proj(y.mT.flatten(1, 2)[..., None])[..., 0]  # (B, C, N or 1)
         z: Tensor = x.flatten(2) + self.gamma * y
         return z.reshape(x.shape)
+
+    def _terms(self, x: Tensor) -> list[Tensor]:
+        """Return what is added up, each of a shape that broadcasts to (B, M, H, W, H', W').
+
+        E1 + E3 = (z_q + u) . key_k and E2 + E4 = (z_q + v) . (V_R R_k-q), a part for x plus a part for y.
+        """
+        of_content, of_position = [], []  # what asks, of shapes that broadcast to (B, M, H, W, d)
+        if self.e1 or self.e2:
+            query = self._heads(self.query(x))  # (B, M, H, W, d)
+            of_content += [query] if self.e1 else []
+            of_position += [query] if self.e2 else []
+        if self.e3:
+            of_content.append(self.u[None, :, None])
+        if self.e4:
+            of_position.append(self.v[None, :, None])
+        terms = []
+        if of_content:
+            key = self._heads(self.key(self._sample(x)))  # (B, M, H', W', d)
+            terms.append(torch.einsum("bmhwd,bmijd->bmhwij", sum(of_content), key))
+        if of_position:
+            columns = self._offsets(self.position_x, x.shape[3], x)  # (W, W', M, d)
+            rows = self._offsets(self.position_y, x.shape[2], x)  # (H, H', M, d)
+            terms.append(torch.einsum("bmhwd,wjmd->bmhwj", sum(of_position), columns)[..., None, :])
+            terms.append(torch.einsum("bmhwd,himd->bmhwi", sum(of_position), rows)[..., :, None])
+        return terms
 
     def _offsets(self, layer: nn.Linear, size: int, x: Tensor) -> Tensor:
         """V_R R of one axis, for each offset k - q: (size, size', M, d)."""
@@ -128,20 +137,13 @@ class GeneralizedAttention(nn.Module):
         projected: Tensor = layer(waves)
         return projected.view(size, -1, self.num_heads, x.shape[1] // self.num_heads)
 
-    def _towards(self, query: Tensor, columns: Tensor, rows: Tensor) -> Tensor:
-        """query . (V_R R), a part for x plus a part for y: (B, M, H, W, d) -> (B, M, N, N')."""
-        part_x = torch.einsum("bmhwd,wkmd->bmhwk", query, columns)  # (B, M, H, W, W')
-        part_y = torch.einsum("bmhwd,hkmd->bmhwk", query, rows)  # (B, M, H, W, H')
-        scores = part_x[..., None, :] + part_y[..., :, None]  # (B, M, H, W, H', W')
-        return scores.flatten(4).flatten(2, 3)
-
     def _sample(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H', W')."""
         return x[:, :, :: self.stride, :: self.stride]
 
     def _heads(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, M, N, d)."""
-        return x.reshape(x.shape[0], self.num_heads, x.shape[1] // self.num_heads, -1).mT
+        """(B, C, H, W) -> (B, M, H, W, d)."""
+        return torch.unflatten(x, 1, (self.num_heads, -1)).movedim(2, -1)
 
 
 def example(

@@ -203,7 +203,7 @@ def test_e4_ignores_the_input_and_makes_the_block_linear(measured: Measured) -> 
 def test_relative_scores_move_with_the_query(measured: Measured, factors: str) -> None:
     block, x = block_and_map(factors, size=(5, 7))
     same = x[..., :1, :1].expand_as(x)  # every query has the same content
-    score = block.scores(same)[0][0, 0].view(5, 7, 5, 7)
+    score = block.scores(same)[0, 0].view(5, 7, 5, 7)
     measured.close(score[3, 4, 2:, 3:], score[1, 1, :-2, :-3])
     mirrored = score[2, 3] - score[2, 3].flip(1)
     assert mirrored.abs().max() > 0.01  # left and right differ: the sign of an offset counts
