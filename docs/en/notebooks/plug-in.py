@@ -173,7 +173,7 @@ for title, weights in [("as saved", checkpoint), ("renamed", renamed)]:
     print(f"  unexpected {len(report.unexpected_keys)}")
 
 # %% [markdown]
-# ## A block that does not {#half}
+# ## A block that does not start so {#half}
 #
 # [SENet](../attention-domain/channel/senet.md) multiplies each channel by a gate, and a new gate is about
 # $\sigma(0) = 0.5$: every residual branch is halved. The block stands in its own slot, so no key moves and
