@@ -24,6 +24,7 @@ ET_AL = {"en": " et al.", "zh": " 等"}
 AND = {"en": " and ", "zh": "、"}
 COMMA = {"en": ", ", "zh": "，"}
 BRACKETS = {"en": ("(", ")"), "zh": ("（", "）")}
+SEPARATORS = {"en": "; ", "zh": "；"}
 
 
 def register(md: Markdown, language: str) -> None:
@@ -44,7 +45,7 @@ class Citations(InlineProcessor):  # type: ignore[misc]
         span.text = opening
         for key in re.findall(KEY, m[1]):
             if len(span):
-                span[-1].tail = "; "
+                span[-1].tail = SEPARATORS[self.language]
             link = etree.SubElement(span, "a", {"href": f"{PAGE}#ref-{key}"})
             link.text = short(key, self.language, source=m[0])
         span[-1].tail = closing

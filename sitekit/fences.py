@@ -59,7 +59,7 @@ def figure(source: str, language: str) -> str:
 @_fence
 def diagram(source: str, language: str) -> str:
     """The dataflow of the running code."""
-    return _drawing.diagram(results(mechanism(source)))
+    return _drawing.diagram(results(mechanism(source)), language)
 
 
 @_fence

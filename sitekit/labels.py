@@ -89,8 +89,9 @@ _WORDS = {
     # neighbours
     "neighbours": ("Neighbours in the taxonomy", "分类中的相邻机制"),
     "related": ("Related", "相关"),
-    "same weights": ("Other {value} attention", "其他{value}"),
-    "same domain": ("Other {value} attention", "其他{value}域注意力"),
+    "learned": ("learned weights", "可学习的权重"),
+    "alike": ("Also {axes}", "同属{axes}"),
+    "overviews": ("Overviews:", "总览："),
 }
 
 _VALUES: dict[Weights | Domain, tuple[str, str]] = {

@@ -5,15 +5,18 @@
 """
 
 import logging
-import os
-import subprocess
 import sys
+from multiprocessing import get_context
+from multiprocessing.context import ForkProcess
 from pathlib import Path
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import jieba  # type: ignore[import-untyped]
+from mkdocs.commands.build import build
+from mkdocs.config import load_config
 from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.exceptions import Abort
+from mkdocs.exceptions import Abort, MkDocsException
 from mkdocs.livereload import LiveReloadServer
 from mkdocs.structure.files import Files
 
@@ -30,7 +33,7 @@ WATCHED = [
     "docs/proofs.json",
 ]
 
-_running: dict[str, subprocess.Popen[bytes]] = {}  # by configuration
+_running: dict[str, ForkProcess] = {}  # by configuration
 
 jieba.setLogLevel(logging.WARNING)  # splits Chinese into words for the search; chatty on its first use
 
@@ -49,12 +52,20 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     if translations:
         run.refresh()
     for folder, file in translations.items():
-        command = [sys.executable, "-m", "mkdocs", "build", "--config-file", str(ROOT / file)]
-        command += ["--site-dir", str(Path(config.site_dir, folder))]
-        command += ["--strict"] if config.strict else []
-        environment = os.environ | {"SITE_URL": config.site_url or ""}
-        _running[file] = subprocess.Popen(command, cwd=ROOT, env=environment)
+        options: dict[str, Any] = {"site_url": config.site_url, "strict": config.strict}
+        options["site_dir"] = str(Path(config.site_dir, folder))
+        _running[file] = get_context("fork").Process(target=_build, args=(file, options))
+        _running[file].start()
     return files
+
+
+def _build(file: str, options: dict[str, Any]) -> None:
+    """Build one translation; the process ends with status 1 and in words if that fails."""
+    _running.clear()
+    try:
+        build(load_config(str(ROOT / file), **options))
+    except MkDocsException as error:
+        sys.exit(str(error))
 
 
 def on_post_build(config: MkDocsConfig) -> None:
@@ -63,7 +74,9 @@ def on_post_build(config: MkDocsConfig) -> None:
     Raises:
         Abort: one of them has failed; it has said why.
     """
-    failed = [file for file, process in _running.items() if process.wait()]
+    for process in _running.values():
+        process.join()
+    failed = [file for file, process in _running.items() if process.exitcode]
     _running.clear()
     if failed:
         raise Abort(f"{', '.join(failed)}: the build failed, see above")
@@ -73,7 +86,7 @@ def on_build_error(error: Exception) -> None:
     """Stop the translations."""
     for process in _running.values():
         process.terminate()
-        process.wait()
+        process.join()
     _running.clear()
 
 

@@ -1,4 +1,4 @@
-"""Sets drawings and code aside while the search reads a page: it leaves them out, but would take its time."""
+"""Sets aside what the search leaves out of a page, while it reads it: drawings, formulas and code."""
 
 import re
 
@@ -9,7 +9,7 @@ from mkdocs.structure.pages import Page
 from mkdocs.utils.templates import TemplateContext
 
 CODE = '<div class="language-python highlight" data-search-exclude>'
-LEFT_OUT = re.compile(rf"<svg\b.*?</svg>|(?<={CODE})<pre.*?</pre>", re.DOTALL)
+LEFT_OUT = re.compile(rf"<(svg|math)\b.*?</\1>|(?<={CODE})<pre.*?</pre>", re.DOTALL)
 PLACE = re.compile(r"<!--set aside (\d+)-->")
 
 _aside: list[str] = []

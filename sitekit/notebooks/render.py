@@ -9,8 +9,8 @@ from nbformat import NotebookNode
 
 from sitekit import paths
 from sitekit.errors import BuildError
-from sitekit.figure import clean
 from sitekit.notebooks.execute import line_of
+from sitekit.svg import clean
 
 WIDTH = re.compile(r'viewBox="0 0 ([\d.]+)')
 ANSI = re.compile(r"\x1b\[[\d;]*m")

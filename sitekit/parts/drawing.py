@@ -28,9 +28,10 @@ def figure(source: str, language: str) -> str:
     return _labelled(svg, word("figure of", language, title=title))
 
 
-def diagram(found: Results) -> str:
-    """Return the dataflow diagram."""
-    return element("figure", found.diagram_svg, class_="atlas-diagram")
+def diagram(found: Results, language: str) -> str:
+    """Return the dataflow diagram; its legend is in the language of the page."""
+    svg = found.diagram_svg.replace(word("learned", "en"), word("learned", language))
+    return element("figure", svg, class_="atlas-diagram")
 
 
 def _labelled(svg: str, label: str) -> str:

@@ -4,7 +4,6 @@ from html import escape
 
 from sitekit import citations, pages
 from sitekit.labels import word
-from sitekit.parts.card import parameters
 from sitekit.parts.html import code, element, formula, table
 from sitekit.parts.inline import inline, without_links
 from sitekit.parts.refer import to_mechanism, to_overview
@@ -25,7 +24,7 @@ def members(source: str, language: str) -> str:
     value = _VALUES.get(name)
     found = [mechanism for mechanism in CATALOGUE.values() if value in (mechanism.weights, mechanism.domain)]
     other = "domain" if isinstance(value, Weights) else "weights"
-    keys = ["mechanism", other, "year", "attention", "complexity", "parameters"]
+    keys = ["mechanism", other, "year", "attention", "complexity"]
     if value is None:
         keys.remove(other)
     columns = [word(key, language) for key in keys]
@@ -48,7 +47,5 @@ def _cell(key: str, mechanism: Mechanism, language: str) -> str:
             return escape(str(citations.year(mechanism.citation)))
         case "attention":
             return ", ".join(code(shape) for shape in results(mechanism).attention)
-        case "parameters":
-            return parameters(results(mechanism), language)
         case _:
             return formula(mechanism.complexity)

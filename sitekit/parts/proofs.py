@@ -28,8 +28,8 @@ def proofs(source: str, language: str) -> str:
     rows = []
     for name, statement in _statements(subject, lines):
         measured = recorded["proofs"][chosen(f"proof of {subject.slug}", name, recorded["proofs"])]
-        test = element("span", code(name), class_="atlas-summary")
-        rows.append([f"{inline(statement, language)} {test}", escape(measured)])
+        test = element("span", code(name).replace("_", "_<wbr/>"), class_="atlas-summary")
+        rows.append([f"{inline(statement, language)} {test}", escape(measured).replace(" |", "\u00a0|")])
     folder, _, _ = subject.path.rpartition("/")
     with_torch = word("proved with", language, torch=recorded["torch"], date=recorded["date"])
     test_file = code(f"tests/{folder}/test_{subject.slug}.py")

@@ -16,6 +16,8 @@ from playwright.sync_api import sync_playwright
 from sitekit import labels
 from sitekit.errors import BuildError
 from sitekit.fences import _fence
+from sitekit.parts.neighbours import neighbours
+from snippets.catalogue import CATALOGUE
 from tests.site import small_atlas
 from tests.site.small_atlas import OVERVIEW, ROOT, SmallAtlas
 
@@ -69,7 +71,8 @@ def entries(card: Tag) -> dict[str, Tag]:
 
 def table(of: Tag) -> list[list[str]]:
     return [
-        [cell.get_text(" ", strip=True) for cell in row.find_all(["th", "td"])] for row in of.select("tr")
+        [cell.get_text(" ", strip=True).replace("\u00a0", " ") for cell in row.find_all(["th", "td"])]
+        for row in of.select("tr")
     ]
 
 
@@ -134,9 +137,9 @@ def test_proofs(site: SmallAtlas) -> None:
     proofs = part(site, "proofs")
     head, first, second = table(proofs)
     assert head == ["Statement", "Measured"]
-    assert first[0].endswith("test_halves")
+    assert first[0].endswith("test_ halves")
     assert first[1] == "max |Δ| = 0"
-    assert second == ["ResNet-50 test_counts", "28,071,976"]
+    assert second == ["ResNet-50 test_ counts", "28,071,976"]
     assert proofs.em is not None
     assert proofs.em.text == "halve"
     assert proofs.math is not None
@@ -152,7 +155,8 @@ def test_figure_and_diagram(site: SmallAtlas) -> None:
     zh = part(site, "figure", "zh/deep/all").svg
     assert zh is not None
     assert str(zh["aria-label"]).startswith("SENet：")
-    assert part(site, "diagram").svg is not None
+    assert "learned weights" in part(site, "diagram").svg.text
+    assert "可学习的权重" in part(site, "diagram", "zh/deep/all").svg.text
 
 
 def test_figure_without_a_mechanism(site: SmallAtlas) -> None:
@@ -185,7 +189,6 @@ def test_members(site: SmallAtlas) -> None:
     assert head[:4] == ["Mechanism", "Weights", "Year", "Shape of g(x)"]
     assert senet[:3] == ["SENet Scales each map.", "soft", "2018"]
     assert toy[1:4] == ["hard", "2020", "(B, C, 1, 1)"]
-    assert toy[5] == "none"
     zh = part(site, "members", "zh/deep/all")
     assert table(zh)[2][0] == "玩具 保留或丢弃一个通道。"
     assert zh.select_one("th .math, th math") is not None  # the formula of the summary
@@ -193,9 +196,22 @@ def test_members(site: SmallAtlas) -> None:
 
 def test_neighbours(site: SmallAtlas) -> None:
     nav = part(site, "neighbours")
-    assert [name.text for name in nav.select("p")] == ["Related", "Other channel attention"]
-    assert links(nav) == 2 * [("Toy", "../../weight-assignment/hard/toy/")]
-    assert [item.get_text() for item in nav.select("li")] == 2 * ["Toy hard × channel"]
+    assert [name.text for name in nav.select("p")] == ["Related", "Overviews: soft, channel"]
+    toy, channel = links(nav)
+    assert toy == ("Toy", "../../weight-assignment/hard/toy/")
+    assert channel == ("channel", "../../attention-domain/channel/")
+    assert [item.get_text() for item in nav.select("li")] == ["Toy hard\u00a0× channel"]
+
+
+def test_neighbours_at_the_same_place_of_the_taxonomy() -> None:
+    subject = CATALOGUE["criss_cross"]
+    nav = BeautifulSoup(neighbours(subject, "en"), "html.parser")
+    assert [name.get_text() for name in nav.select("p")][:2] == ["Related", "Also self\u00a0× spatial"]
+    related, alike = ([item.get_text() for item in group.select("a")] for group in nav.select("ul"))
+    assert len(related) == len(subject.related)
+    assert "Non-local block" in related + alike
+    assert len(set(related + alike)) == len(related + alike)
+    assert not any("CCNet" in name for name in related + alike)
 
 
 def test_matrix(site: SmallAtlas) -> None:

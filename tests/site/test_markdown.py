@@ -127,7 +127,7 @@ def test_citation_names_authors_and_year(site: Path) -> None:
     text = "See [@hu2018senet; @jain2019], `[@code]` and [text](https://example.org)."
     english, chinese = render(site, text), render(site, text, "zh")
     assert english.select_one(".citation").text == "(Hu et al., 2018; Jain and Wallace, 2019)"
-    assert chinese.select_one(".citation").text == "（Hu 等，2018; Jain、Wallace，2019）"
+    assert chinese.select_one(".citation").text == "（Hu 等，2018；Jain、Wallace，2019）"
     assert english.code.text == "[@code]"
 
 
@@ -136,6 +136,21 @@ def test_chinese_lines_are_joined(site: Path) -> None:
     page = render(site, text, "zh")
     assert page.p.text == "注意力权重，通道与空间；SENet\n是一例（Hu 等，2018）。"
     assert "通道\n空间" in page.pre.text
+
+
+def test_a_line_that_ends_in_full_width_punctuation_brings_no_space(site: Path) -> None:
+    page = render(site, "权重，\nSENet 与 $x$。\n[通道](index.md)：\n`pool`\n\n- 一。\n- 二\n", "zh")
+    assert page.p.get_text().startswith("权重，SENet 与 ")
+    assert page.p.get_text().endswith("。通道：pool")
+    assert [item.text for item in page.select("li")] == ["一。", "二"]
+
+
+def test_what_belongs_together_stays_on_one_line(site: Path) -> None:
+    page = render(site, "A 3 × 3 map, 28 % of 1.5 M, weights $x$, and *x* 2 more.\n\n```\n3 × 3\n```\n")
+    text = page.p.get_text()
+    assert text.startswith("A 3\u00a0×\u00a03 map, 28\u00a0% of 1.5\u00a0M, weights ")
+    assert text.endswith("\u2060, and x 2 more.")
+    assert "3 × 3" in page.pre.text
 
 
 def test_unknown_citation_is_refused_with_file_line_and_nearest_key(site: Path) -> None:
