@@ -1,6 +1,7 @@
 """The site: built once for all tests, and served as a hosting service would, below a path of its own."""
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -13,6 +14,8 @@ import pytest
 from filelock import FileLock
 
 ROOT = Path(__file__).parents[2]
+BROWSERS = ("chromium-headless-shell", "chromium", "google-chrome", "chromium-browser")
+CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 SITE = ROOT / "site"
 SOURCES = ["docs", "snippets", "figures", "sitekit", "overrides", "styles"]
 SUBPATH = "/attention-atlas/"

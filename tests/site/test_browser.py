@@ -2,7 +2,6 @@
 
 import gzip
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +12,8 @@ from playwright.sync_api import Browser, BrowserContext, Page, Response, expect,
 from sitekit.run import results
 from snippets.catalogue import CATALOGUE
 from tests.conftest import ROOT
+from tests.site.conftest import CHROMIUM
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
 PAGES = sorted(
     file.relative_to(ROOT / "docs" / "en").with_suffix("").as_posix()
     for suffix in ("*.md", "*.py")
@@ -49,6 +48,13 @@ def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         options = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
         yield playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+
+
+@pytest.fixture(scope="module")
+def phone(browser: Browser) -> Iterator[BrowserContext]:
+    """One for many pages that store nothing: a new one takes longer than to open a page."""
+    with browser.new_context(viewport=PHONE) as context:
+        yield context
 
 
 @pytest.fixture
@@ -103,9 +109,8 @@ def use(page: Page, scheme: str) -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("name", PAGES)
-def test_page_is_sound(browser: Browser, address: str, name: str, language: str) -> None:
-    with browser.new_context(viewport=PHONE) as context:
-        page = context.new_page()
+def test_page_is_sound(phone: BrowserContext, address: str, name: str, language: str) -> None:
+    with phone.new_page() as page:
         errors: list[str] = []
         foreign: list[str] = []
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
@@ -289,7 +294,7 @@ def test_formulas_in_the_browser_give_what_was_counted(page: Page, address: str)
 def cells(page: Page, slug: str) -> list[str]:
     """Parameters, multiply-adds and sizes of a row of the comparison."""
     row = page.locator(f'tr[data-slug="{slug}"] > *')
-    return [row.nth(column).inner_text() for column in (4, 5, 8)]
+    return [row.nth(column).inner_text().replace("\u00a0", " ") for column in (4, 5, 8)]
 
 
 def test_comparison_computes_with_the_sizes_of_the_reader(page: Page, address: str) -> None:

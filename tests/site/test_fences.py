@@ -19,6 +19,7 @@ from sitekit.fences import _fence
 from sitekit.parts.neighbours import neighbours
 from snippets.catalogue import CATALOGUE
 from tests.site import small_atlas
+from tests.site.conftest import CHROMIUM
 from tests.site.small_atlas import OVERVIEW, ROOT, SmallAtlas
 
 FENCES = {
@@ -33,7 +34,6 @@ FENCES = {
     "comparison": "",
     "neighbours": "senet",
 }
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 def fence(name: str, body: str) -> str:

@@ -1,6 +1,5 @@
 """The page for addresses that lead nowhere, and the sitemap, of a small site below a path of its own."""
 
-import shutil
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -15,8 +14,8 @@ from mkdocs.config import load_config
 from playwright.sync_api import Page, expect, sync_playwright
 
 from tests.conftest import ROOT
+from tests.site.conftest import CHROMIUM
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
 SUBPATH = "/below/a-path/"
 HOOKS = ("languages", "assets", "plain")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found")
