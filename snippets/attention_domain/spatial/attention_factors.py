@@ -116,14 +116,14 @@ class GeneralizedAttention(nn.Module):
         if self.e4:
             of_position.append(self.v[None, :, None])
         terms = []
-        if of_content:
-            key = self._heads(self.key(self._sample(x)))  # (B, M, H', W', d)
-            terms.append(torch.einsum("bmhwd,bmijd->bmhwij", sum(of_content), key))
         if of_position:
             columns = self._offsets(self.position_x, x.shape[3], x)  # (W, W', M, d)
             rows = self._offsets(self.position_y, x.shape[2], x)  # (H, H', M, d)
             terms.append(torch.einsum("bmhwd,wjmd->bmhwj", sum(of_position), columns)[..., None, :])
             terms.append(torch.einsum("bmhwd,himd->bmhwi", sum(of_position), rows)[..., :, None])
+        if of_content:
+            key = self._heads(self.key(self._sample(x)))  # (B, M, H', W', d)
+            terms.append(torch.einsum("bmhwd,bmijd->bmhwij", sum(of_content), key))
         return terms
 
     def _offsets(self, layer: nn.Linear, size: int, x: Tensor) -> Tensor:
