@@ -123,7 +123,7 @@ def in_words(text: str, language: str) -> str:
 
     def spelled(found: re.Match[str]) -> str:
         cited = (short(key, language, source=found[0]) for key in re.findall(KEY, found[1]))
-        return f"{opening}{'; '.join(cited)}{closing}"
+        return f"{opening}{SEPARATORS[language].join(cited)}{closing}"
 
     return re.sub(CITATION, spelled, text)
 
