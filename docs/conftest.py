@@ -1,4 +1,7 @@
-"""Runs every Python block of the pages; lines that start with `#>` state what the block prints."""
+"""Runs every Python block of the pages; lines that start with `#>` state what the block prints.
+
+The English pages alone: tests/contract/test_pages.py holds the blocks of the Chinese ones against theirs.
+"""
 
 import contextlib
 import io
@@ -32,7 +35,7 @@ class PrintedOutput:
 pytest_collect_file = Sybil(
     parsers=[CodeBlockParser(language="python", evaluator=PrintedOutput())],
     pattern="*.md",
-    path=str(DOCS),
+    path=str(DOCS / "en"),
 ).pytest()
 
 # A reader saves a module and imports it by its bare name; so do the pages.

@@ -10,7 +10,7 @@ from typing import Any
 
 from markdown import Extension, Markdown  # type: ignore[import-untyped]
 
-from sitekit import citations, includes, linebreaks, links, math, search
+from sitekit import citations, includes, linebreaks, links, math, offscreen, search
 
 
 class SiteExtension(Extension):  # type: ignore[misc]
@@ -31,6 +31,7 @@ class SiteExtension(Extension):  # type: ignore[misc]
         links.register(md)
         math.register(md, language)
         search.register(md)
+        offscreen.register(md)
 
 
 def makeExtension(**options: Any) -> SiteExtension:

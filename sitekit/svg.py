@@ -13,6 +13,12 @@ _SVG = "http://www.w3.org/2000/svg"
 _HREF = "{http://www.w3.org/1999/xlink}href"
 
 
+def size(svg: str) -> tuple[float, float]:
+    """Return width and height of an SVG element, in its own units: points in those of matplotlib."""
+    width, height = re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)[0]
+    return float(width), float(height)
+
+
 def clean(text: str, name: str) -> str:
     """Return an SVG file of matplotlib as an element for HTML whose ids start with `name`."""
     ElementTree.register_namespace("", _SVG)

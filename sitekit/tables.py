@@ -1,4 +1,7 @@
-"""Markdown extension: a table scrolls inside its own box on a narrow screen."""
+"""Markdown extension: a table scrolls inside its own box on a narrow screen.
+
+It has a class, because the script of the theme wraps each one without and so lays out the page again.
+"""
 
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -14,6 +17,7 @@ class _Wrap(Treeprocessor):  # type: ignore[misc]
                 if child.tag == "table":
                     # The keyboard scrolls only what can take the focus
                     box = Element("div", {"class": "atlas-table", "tabindex": "0"})
+                    child.set("class", child.get("class", "atlas-grid"))
                     box.tail, child.tail = child.tail, None
                     box.append(child)
                     parent[place] = box

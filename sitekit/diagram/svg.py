@@ -27,25 +27,6 @@ DROP = 3.0
 """How much lower a subscript stands (pixels)."""
 SUBSCRIPT = re.compile(r"(?<=\b[A-Za-z])_([a-z]{1,2})\b")
 
-STYLE = """
-.dataflow{overflow-x:auto;margin:1em 0}
-.dataflow svg{display:block;margin:0 auto}
-.dataflow text{fill:var(--md-default-fg-color);text-anchor:middle}
-.dataflow .label{font-size:13px}
-.dataflow .shape,.dataflow .legend{font-size:12px;fill-opacity:.78}
-.dataflow .legend{text-anchor:start}
-.dataflow .name{font-size:13px;font-style:italic;font-weight:700;\
-text-anchor:start;fill:var(--md-typeset-a-color)}
-.dataflow .sub{font-size:75%}
-.dataflow .box{fill:var(--md-default-bg-color);stroke:var(--md-default-fg-color--light)}
-.dataflow .learned{fill:var(--md-code-bg-color);stroke:var(--md-default-fg-color)}
-.dataflow .end{stroke-width:1.5}
-.dataflow .lane{fill:var(--md-typeset-a-color);fill-opacity:.08;\
-stroke:var(--md-typeset-a-color);stroke-opacity:.55}
-.dataflow .line{fill:none;stroke:var(--md-default-fg-color--light);stroke-width:1.5}
-.dataflow .arrow{fill:var(--md-default-fg-color--light)}
-"""
-
 
 def render(graph: Graph) -> str:
     """Return the diagram in its own container, which scrolls if the diagram is wider than the page."""
@@ -65,9 +46,10 @@ def render(graph: Graph) -> str:
     scrolls = "" if fits else f' tabindex="0" role="group" aria-label="{title}"'
     style = f' style="max-width:{"100%" if fits else "none"};height:auto"'
     return (
-        f'<div class="dataflow"{scrolls}><svg xmlns="http://www.w3.org/2000/svg" role="img"{style}'
+        f'<div class="dataflow"{scrolls} style="--height: {height}px">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img"{style}'
         f' viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
-        f"<title>{title}</title><desc>{escape(describe(graph))}</desc><style>{STYLE.strip()}</style>"
+        f"<title>{title}</title><desc>{escape(describe(graph))}</desc>"
         f'<g transform="translate({MARGIN:g} {MARGIN:g})">{body}</g>{legend}</svg></div>'
     ).replace("\n", "")
 

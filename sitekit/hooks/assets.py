@@ -9,7 +9,7 @@ from snippets.catalogue import CATALOGUE
 
 FONT = "assets/math.woff2"
 STYLE = "assets/stylesheets/atlas.css"
-STYLES = ["palette", "type", "frame", "parts", "print"]  # one request instead of five
+STYLES = ["palette", "type", "frame", "parts", "diagram", "offscreen", "print"]  # one request
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

@@ -5,7 +5,9 @@
 """
 
 import logging
+import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 from multiprocessing.context import ForkProcess
 from pathlib import Path
@@ -21,6 +23,7 @@ from mkdocs.livereload import LiveReloadServer
 from mkdocs.structure.files import Files
 
 from sitekit import run
+from sitekit.notebooks.execute import execute
 from sitekit.paths import DOCS, ROOT
 
 WATCHED = [
@@ -50,7 +53,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Start the translations, each in a process of its own, once the results that all show are there."""
     translations = _translations(config)
     if translations:
-        run.refresh()
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            notebooks = [pool.submit(execute, file) for file in Path(config.docs_dir).glob("notebooks/*.py")]
+            run.refresh()
+        for notebook in notebooks:
+            notebook.result()
     for folder, file in translations.items():
         options: dict[str, Any] = {"site_url": config.site_url, "strict": config.strict}
         options["site_dir"] = str(Path(config.site_dir, folder))

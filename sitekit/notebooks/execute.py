@@ -1,4 +1,7 @@
-"""Runs a notebook in a kernel of its own; keeps the outputs until its code or what it imports changes."""
+"""Runs a notebook in a kernel of its own; keeps the outputs until its code or what it imports changes.
+
+Translations of a notebook have the same code, so they share the outputs.
+"""
 
 import hashlib
 import os
@@ -35,16 +38,17 @@ def execute(file: Path) -> NotebookNode:
     Raises:
         BuildError: a cell raised or took too long; names the file, the line and the exception.
     """
-    stored = paths.CACHE / "notebooks" / f"{_cache_key(file)}.ipynb"
-    notebook: NotebookNode
+    notebook: NotebookNode = jupytext.read(file)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    stored = paths.CACHE / "notebooks" / f"{_cache_key(file, code)}.ipynb"
     if stored.exists():
-        notebook = jupytext.read(stored)
+        kept = [cell for cell in jupytext.read(stored).cells if cell.cell_type == "code"]
+        for cell, run in zip(code, kept, strict=True):
+            cell.outputs = run.outputs
         return notebook
-    print(f"notebook {file.stem} ({file.parents[1].name}) ... ", end="", file=sys.stderr, flush=True)
     start = time.monotonic()
-    notebook = jupytext.read(file)
     _run(notebook, file)
-    print(f"{time.monotonic() - start:.1f} s", file=sys.stderr)
+    print(f"notebook {file.stem}  {time.monotonic() - start:.1f} s", file=sys.stderr)
     stored.parent.mkdir(parents=True, exist_ok=True)
     part = stored.with_suffix(".part")
     part.write_text(jupytext.writes(notebook, "ipynb"), encoding="utf-8")
@@ -95,9 +99,10 @@ def _explain(error: CellExecutionError | CellTimeoutError, notebook: NotebookNod
     return f"{name}:{line}: {reason}"
 
 
-def _cache_key(file: Path) -> str:
+def _cache_key(file: Path, code: list[NotebookNode]) -> str:
     digest = hashlib.sha256(f"{sys.version} {DRAWING}".encode())
-    for source in [file, *sorted(closure([file]) - {file})]:
+    digest.update("\0".join(cell.source for cell in code).encode())
+    for source in sorted(closure([file]) - {file}):
         digest.update(source.read_bytes())
     for package in PACKAGES:
         digest.update(f"{package} {version(package)}".encode())

@@ -12,5 +12,5 @@ def bibtex(key: str) -> str:
     Raises:
         BuildError: docs/references.bib does not hold the key.
     """
-    entry = element("code", escape(citations.bibtex(key.strip())))
+    entry = element("code", escape(citations.bibtex(key.strip())), tabindex="0")
     return element("div", element("pre", entry), class_="atlas-bibtex highlight")

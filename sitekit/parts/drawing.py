@@ -9,6 +9,7 @@ from sitekit.parts.html import element
 from sitekit.parts.source import chosen, mechanism
 from sitekit.results import Results
 from sitekit.run import drawing, figures, results
+from sitekit.svg import size
 
 
 def figure(source: str, language: str) -> str:
@@ -36,4 +37,5 @@ def diagram(found: Results, language: str) -> str:
 
 def _labelled(svg: str, label: str) -> str:
     named = svg.replace("<svg ", f'<svg aria-label="{escape(label)}" ', 1)
-    return element("figure", named, class_="atlas-figure")
+    width, height = size(svg)
+    return element("figure", named, class_="atlas-figure", style=f"--ratio: {width:g} / {height:g}")

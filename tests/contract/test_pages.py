@@ -14,7 +14,7 @@ SECTIONS = ["idea", "see", "how", "code", "use", "cost", "paper", "limits", "pro
 FENCES = ["card", "figure", "diagram", "cost", "proofs", "bibtex", "neighbours"]
 PAGES = sorted(page.relative_to(DOCS / "en") for page in (DOCS / "en").rglob("*.md"))
 
-FENCE = re.compile(r"^(`{3,})([^\n]*)\n(.*?)^\1$", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(r"^ *(`{3,})([^\n]*)\n(.*?)^ *\1$", re.DOTALL | re.MULTILINE)
 
 
 def fences(text: str) -> list[tuple[str, str]]:

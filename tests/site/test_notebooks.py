@@ -50,7 +50,21 @@ def test_outputs_are_kept_until_the_notebook_or_what_it_imports_changes(
         notebook.write_text(f"# %%\nfrom snippets.toy import half\nprint({shown})\n")
         printed.append(execute(notebook).cells[0].outputs[0].text)
     assert printed == ["0.5\n", "0.5\n", f"{2 / 4.1}\n", f"{-2 / 4.1}\n"]
-    assert capsys.readouterr().err.count("notebook halves (en) ... ") == 3
+    assert capsys.readouterr().err.count("notebook halves  ") == 3
+
+
+def test_a_translation_shares_the_outputs(notebook: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = []
+    for prose in ("Half of it", "一半"):
+        notebook.write_text(
+            f'# %% [markdown]\n# {prose}\n\n# %% alt="{prose}"\nimport time\nprint(time.time())\n'
+        )
+        texts.append(execute(notebook).cells)
+    (english, first), (chinese, second) = texts
+    assert (english.source, chinese.source) == ("Half of it", "一半")
+    assert (first.metadata.alt, second.metadata.alt) == ("Half of it", "一半")
+    assert first.outputs == second.outputs != []
+    assert capsys.readouterr().err.count("notebook halves  ") == 1
 
 
 def render(*cells: nbformat.NotebookNode) -> str:

@@ -41,14 +41,14 @@ class GeneralizedAttention(nn.Module):
     E3 has no query: one row of weights serves all, and every position gets the same added.
 
     >>> block, (x,) = example()
-    >>> keys_only = GeneralizedAttention(16, 4, factors="0010")
+    >>> keys_only = GeneralizedAttention(24, 4, factors="0010")
     >>> _ = nn.init.ones_(keys_only.gamma)
     >>> keys_only.attention(x).shape[2], (keys_only(x) - x).flatten(2).std(dim=2).max().item() < 1e-6
     (1, True)
 
     E4 sees offsets only: the query one column to the right has the same scores one column to the right.
 
-    >>> score = GeneralizedAttention(16, 4, factors="0001").scores(x)[0, 0].view(5, 7, 5, 7)
+    >>> score = GeneralizedAttention(24, 4, factors="0001").scores(x)[0, 0].view(5, 7, 5, 7)
     >>> torch.allclose(score[2, 3, :, 1:], score[2, 2, :, :-1], atol=1e-6)
     True
     """
@@ -84,9 +84,9 @@ class GeneralizedAttention(nn.Module):
 
     def scores(self, x: Tensor) -> Tensor:
         """Return the sum of the chosen factors, shaped like the weights: (B, C, H, W) -> (B, M, N, N')."""
-        total, *others = self._terms(x)
-        for term in others:
-            total = total + term
+        total, *content = self._terms(x)
+        for term in content:
+            total = total.add_(term) if self.e2 else total + term  # E2 is as large as the result
         return total.flatten(4).flatten(2, 3)
 
     def attention(self, x: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ class GeneralizedAttention(nn.Module):
     def _terms(self, x: Tensor) -> list[Tensor]:
         """Return what is added up, each of a shape that broadcasts to (B, M, H, W, H', W').
 
-        E1 + E3 = (z_q + u) . key_k and E2 + E4 = (z_q + v) . (V_R R_k-q), a part for x plus a part for y.
+        E2 + E4 = (z_q + v) . (V_R R_k-q), a part for x plus a part for y, and E1 + E3 = (z_q + u) . key_k.
         """
         of_content, of_position = [], []  # what asks, of shapes that broadcast to (B, M, H, W, d)
         if self.e1 or self.e2:
@@ -119,8 +119,9 @@ class GeneralizedAttention(nn.Module):
         if of_position:
             columns = self._offsets(self.position_x, x.shape[3], x)  # (W, W', M, d)
             rows = self._offsets(self.position_y, x.shape[2], x)  # (H, H', M, d)
-            terms.append(torch.einsum("bmhwd,wjmd->bmhwj", sum(of_position), columns)[..., None, :])
-            terms.append(torch.einsum("bmhwd,himd->bmhwi", sum(of_position), rows)[..., :, None])
+            of_columns = torch.einsum("bmhwd,wjmd->bmhwj", sum(of_position), columns).contiguous()
+            of_rows = torch.einsum("bmhwd,himd->bmhwi", sum(of_position), rows).contiguous()
+            terms.append(of_columns[..., None, :] + of_rows[..., :, None])
         if of_content:
             key = self._heads(self.key(self._sample(x)))  # (B, M, H', W', d)
             terms.append(torch.einsum("bmhwd,bmijd->bmhwij", sum(of_content), key))
@@ -147,7 +148,7 @@ class GeneralizedAttention(nn.Module):
 
 
 def example(
-    B: int = 2, C: int = 16, H: int = 5, W: int = 7, heads: int = 4
+    B: int = 2, C: int = 24, H: int = 5, W: int = 7, heads: int = 4
 ) -> tuple[GeneralizedAttention, tuple[Tensor]]:
     """Return a seeded block, gamma set to one so that it adds something, and a (B, C, H, W) map."""
     torch.manual_seed(0)
@@ -159,6 +160,6 @@ def example(
 if __name__ == "__main__":
     _, (x,) = example()
     for factors in ("1000", "0100", "0010", "0001", "1111"):
-        block = GeneralizedAttention(16, 4, factors)
+        block = GeneralizedAttention(24, 4, factors)
         parameters = sum(parameter.numel() for parameter in block.parameters())
         print(f"{factors}: {parameters:4} parameters, weights {tuple(block.attention(x).shape)}")

@@ -1,0 +1,28 @@
+"""Lets the browser leave out blocks of code until the reader comes near: they are half of most pages.
+
+Their height is known without them, from the number of lines, so nothing moves when they appear.
+"""
+
+import re
+
+from markdown import Markdown  # type: ignore[import-untyped]
+from markdown.postprocessors import Postprocessor  # type: ignore[import-untyped]
+
+CODE = re.compile(r"(<pre><span></span><code)(>.*?</code></pre>)", re.DOTALL)
+
+
+def register(md: Markdown) -> None:
+    """Run when the blocks of code, stashed until `raw_html` (30), are back."""
+    md.postprocessors.register(Lines(), "sitekit-offscreen", 5)
+
+
+class Lines(Postprocessor):  # type: ignore[misc]
+    """Tells styles/offscreen.css how many lines a block has; it can be scrolled by keys from the start."""
+
+    def run(self, text: str) -> str:
+        return CODE.sub(_count, text)
+
+
+def _count(found: re.Match[str]) -> str:
+    lines = found[2].count("\n")
+    return f'{found[1]} tabindex="0" style="--lines: {lines}"{found[2]}'
