@@ -1,4 +1,4 @@
-"""Lets the browser leave out blocks of code until the reader comes near: they are half of most pages.
+"""Lets the browser leave out blocks of code at first: they are half of most pages.
 
 Their height is known without them, from the number of lines, so nothing moves when they appear.
 """

@@ -78,7 +78,7 @@ def main(names: list[str]) -> None:
     workers = min(len(names), os.cpu_count() or 1, MOST_PROCESSES)
     with (
         tqdm(total=len(names), unit="mechanism", disable=not sys.stderr.isatty()) as bar,
-        ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool,
+        ProcessPoolExecutor(workers, mp_context=get_context("fork")) as pool,
     ):
         futures = {pool.submit(answer, name): name for name in names}
         for number, future in enumerate(as_completed(futures), 1):

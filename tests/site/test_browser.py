@@ -396,6 +396,29 @@ def test_printed_page(page: Page, address: str) -> None:
     assert page.evaluate(after).startswith('" <https://arxiv.org')
 
 
+LEFT_OUT = """() => [...document.querySelectorAll("pre > code > span, .atlas-figure text, .dataflow text")]
+  .filter((part) => !part.checkVisibility({ contentVisibilityAuto: true })).length"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize(
+    "name", [MECHANISM, "weight-assignment/hard/luong-local/", "notebooks/soft-hard-self/"]
+)
+def test_nothing_moves_when_what_was_left_out_is_laid_out(
+    page: Page, address: str, name: str, width: int
+) -> None:
+    """The scripts, which begin with that as soon as the browser is idle, are kept away at first."""
+    page.set_viewport_size({"width": width, "height": 844})
+    page.route("**/offscreen.js", lambda route: route.abort())
+    page.goto(address + name)
+    height = page.evaluate("document.body.scrollHeight")
+    assert page.evaluate(LEFT_OUT) > 100
+    page.unroute("**/offscreen.js")
+    page.goto(address + name)
+    page.wait_for_function(f"({LEFT_OUT})() === 0")
+    assert abs(page.evaluate("document.body.scrollHeight") - height) <= 4
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_first_visit_is_light(context: BrowserContext, address: str, language: str) -> None:
     page = context.new_page()
