@@ -19,7 +19,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -34,6 +34,9 @@ from snippets.catalogue import CATALOGUE, Mechanism
 
 MOST_PROCESSES = 4
 """Each holds torch and a figure in training, up to a gigabyte."""
+
+START: Literal["fork", "spawn"] = "fork" if sys.platform == "linux" else "spawn"
+"""A fork need not import torch again; macOS ends those that use its libraries."""
 
 Report = Callable[[str], contextlib.AbstractContextManager[None]]
 
@@ -78,7 +81,7 @@ def main(names: list[str]) -> None:
     workers = min(len(names), os.cpu_count() or 1, MOST_PROCESSES)
     with (
         tqdm(total=len(names), unit="mechanism", disable=not sys.stderr.isatty()) as bar,
-        ProcessPoolExecutor(workers, mp_context=get_context("fork")) as pool,
+        ProcessPoolExecutor(workers, mp_context=get_context(START)) as pool,
     ):
         futures = {pool.submit(answer, name): name for name in names}
         for number, future in enumerate(as_completed(futures), 1):
