@@ -23,7 +23,8 @@ live: .venv/.site ## Serve the site while you write, rebuilt at each change
 	@$(BIN)/python -m sitekit.serve --check $(PORT)
 	@$(BIN)/python -m mkdocs serve --strict --dev-addr 127.0.0.1:$(PORT)
 
-test: export OMP_NUM_THREADS := 1 # two workers, two cores: threads of torch that wait for a core only burn it
+# Two workers, two cores: threads of torch that wait for a core only burn it
+test: export OMP_NUM_THREADS := 1
 test: lint ## Run everything that CI runs
 	@$(PYTEST) -n 2 --dist worksteal
 

@@ -39,11 +39,10 @@ def execute(file: Path) -> NotebookNode:
         BuildError: a cell raised or took too long; names the file, the line and the exception.
     """
     notebook: NotebookNode = jupytext.read(file)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    code = _code(notebook.cells)
     stored = paths.CACHE / "notebooks" / f"{_cache_key(file, code)}.ipynb"
     if stored.exists():
-        kept = [cell for cell in jupytext.read(stored).cells if cell.cell_type == "code"]
-        for cell, run in zip(code, kept, strict=True):
+        for cell, run in zip(code, _code(jupytext.read(stored).cells), strict=True):
             cell.outputs = run.outputs
         return notebook
     start = time.monotonic()
@@ -60,10 +59,14 @@ def line_of(cell: int, notebook: NotebookNode, file: Path) -> int:
     """Return the number of the line in `file` at which code cell `cell` of `notebook` starts."""
     text = file.read_text(encoding="utf-8")
     end = 0
-    for code in [code for code in notebook.cells[: cell + 1] if code.cell_type == "code"]:
+    for code in _code(notebook.cells[: cell + 1]):
         start = text.find(code.source, end)
         end = start + len(code.source)
     return text.count("\n", 0, start) + 1
+
+
+def _code(cells: list[NotebookNode]) -> list[NotebookNode]:
+    return [cell for cell in cells if cell.cell_type == "code"]
 
 
 def _run(notebook: NotebookNode, file: Path) -> None:

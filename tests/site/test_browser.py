@@ -134,9 +134,11 @@ def faults(page: Page, address: str) -> Iterator[list[str]]:
     }
     for event, handler in handlers.items():
         page.on(event, handler)
-    yield found
-    for event, handler in handlers.items():
-        page.remove_listener(event, handler)
+    try:
+        yield found
+    finally:
+        for event, handler in handlers.items():
+            page.remove_listener(event, handler)
 
 
 def looks(page: Page) -> set[str]:
@@ -407,7 +409,7 @@ LEFT_OUT = """() => [...document.querySelectorAll("pre > code > span, .atlas-fig
 def test_nothing_moves_when_what_was_left_out_is_laid_out(
     page: Page, address: str, name: str, width: int
 ) -> None:
-    """The scripts, which begin with that as soon as the browser is idle, are kept away at first."""
+    """Compares the height without the script that lays everything out when idle, and with it."""
     page.set_viewport_size({"width": width, "height": 844})
     page.route("**/offscreen.js", lambda route: route.abort())
     page.goto(address + name)
