@@ -6,12 +6,13 @@ from html import escape
 from sitekit import citations
 from sitekit.labels import axis_value, word
 from sitekit.parts.card import parameters
+from sitekit.parts.controls import chooser, fields, filters
 from sitekit.parts.html import element, formula
 from sitekit.parts.numbers import counted
 from sitekit.parts.refer import to_mechanism
 from sitekit.parts.sizes import sizes, varied
 from sitekit.run import results
-from snippets.catalogue import CATALOGUE, Mechanism
+from snippets.catalogue import CATALOGUE, Domain, Mechanism, Weights
 
 _COLUMNS = (
     "mechanism",
@@ -24,32 +25,44 @@ _COLUMNS = (
     "parameter formula",
     "at sizes",
 )
+_SORTED = _COLUMNS[:6]
 
 
 def comparison(language: str) -> str:
-    """Return the table and, as data attributes, the words its script needs."""
-    head = "".join(element("th", escape(word(key, language)), scope="col", data_key=key) for key in _COLUMNS)
-    rows = "".join(_row(mechanism, language) for mechanism in CATALOGUE.values())
-    table = element("table", element("thead", element("tr", head)) + element("tbody", rows))
-    words = {
-        f"data_{key}": word(key, language, shown="{shown}", all="{all}")
-        for key in ("filter", "all", "shown", "choose", "reset", "indivisible")
+    """Return forms and table and, as data attributes, the words their scripts need."""
+    mechanisms = CATALOGUE.values()
+    axes = {
+        "weights": [_axis(mechanism.weights, language) for mechanism in mechanisms],
+        "domain": [_axis(mechanism.domain, language) for mechanism in mechanisms],
     }
-    note = element("p", escape(word("symbols", language)), class_="atlas-note")
-    return element("div", table + note, class_="atlas-comparison", data_tree="", **words)
+    head = "".join(_head(key, language) for key in _COLUMNS)
+    rows = "".join(_row(mechanism, language) for mechanism in mechanisms)
+    parts = (
+        filters(axes, len(CATALOGUE), language),
+        chooser([results(mechanism).rows[-1].sizes for mechanism in mechanisms], language),
+        element("table", element("thead", element("tr", head)) + element("tbody", rows)),
+        element("p", escape(word("symbols", language)), class_="atlas-note"),
+    )
+    words = {
+        "data_shown": word("shown", language, shown="{shown}", all="{all}"),
+        "data_indivisible": word("indivisible", language),
+    }
+    return element("div", "".join(parts), class_="atlas-comparison", data_tree="", **words)
+
+
+def _head(key: str, language: str) -> str:
+    sorted_ = {"class_": "atlas-sorts"} if key in _SORTED else {}
+    return element("th", escape(word(key, language)), scope="col", data_key=key, **sorted_)
 
 
 def _row(mechanism: Mechanism, language: str) -> str:
     found = results(mechanism)
     largest = found.rows[-1]
     shown = {name: size for name, size in largest.sizes.items() if name in varied(found)}
-    weights, domain = (
-        axis_value(value, language) if value else "–" for value in (mechanism.weights, mechanism.domain)
-    )
     cells = (
         element("th", to_mechanism(mechanism, language), scope="row"),
-        element("td", escape(weights)),
-        element("td", escape(domain)),
+        element("td", escape(_axis(mechanism.weights, language))),
+        element("td", escape(_axis(mechanism.domain, language))),
         element("td", str(citations.year(mechanism.citation))),
         _count(largest.parameters),
         _count(largest.macs),
@@ -64,8 +77,13 @@ def _row(mechanism: Mechanism, language: str) -> str:
         data_names=names,
         data_slug=mechanism.slug,
         data_sizes=json.dumps(dict(largest.sizes)),
+        data_fields=json.dumps(fields(largest.sizes)),
         data_shown=" ".join(shown),
     )
+
+
+def _axis(value: Weights | Domain | None, language: str) -> str:
+    return axis_value(value, language) if value else "–"
 
 
 def _count(count: int) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 
-def element(name: str, content: str = "", **attributes: str) -> str:
+def element(name: str, content: str = "", /, **attributes: str) -> str:
     """Return an element around `content`, which is HTML.
 
     >>> element("td", "1", class_="x", data_sort="<1>")

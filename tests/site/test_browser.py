@@ -27,6 +27,8 @@ AXE_OPTIONS: dict[str, object] = {"resultTypes": ["violations"], "preload": Fals
 CONTRAST: dict[str, object] = {"runOnly": ["color-contrast"]}
 ALL_BUT_CONTRAST: dict[str, object] = {"rules": {"color-contrast": {"enabled": False}}}
 PHONE = {"width": 390, "height": 844}
+DESK = {"width": 1280, "height": 900}
+CLIPBOARD = ["clipboard-read", "clipboard-write"]
 MECHANISM = "attention-domain/channel/senet/"
 FIRST_VISIT_LIMIT = 300_000
 
@@ -61,6 +63,14 @@ def phone(browser: Browser) -> Iterator[Page]:
 
 
 @pytest.fixture(scope="module")
+def desk(browser: Browser, address: str) -> Iterator[Page]:
+    """One for the modules of all pages."""
+    with browser.new_context(viewport=DESK) as context:
+        context.grant_permissions(CLIPBOARD, origin=address)
+        yield context.new_page()
+
+
+@pytest.fixture(scope="module")
 def measured_looks() -> set[str]:
     """Those whose contrast has been found sufficient."""
     return set()
@@ -68,8 +78,8 @@ def measured_looks() -> set[str]:
 
 @pytest.fixture
 def context(browser: Browser, address: str) -> Iterator[BrowserContext]:
-    with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
-        context.grant_permissions(["clipboard-read", "clipboard-write"], origin=address)
+    with browser.new_context(viewport=DESK) as context:
+        context.grant_permissions(CLIPBOARD, origin=address)
         yield context
 
 
@@ -80,16 +90,23 @@ def page(context: BrowserContext) -> Page:
 
 # A site holds thousands of parts that look alike; axe measures the contrast of one of each look.
 NOTE_LOOKS = """() => {
-  for (const part of document.body.querySelectorAll("*:not(:has(*))")) {
+  const grounds = new Map()
+  const ground = (box) => {
+    if (!box) return ""
+    if (!grounds.has(box)) {
+      const own = getComputedStyle(box).backgroundColor
+      grounds.set(box, own === "rgba(0, 0, 0, 0)" ? ground(box.parentElement) : own)
+    }
+    return grounds.get(box)
+  }
+  for (const part of document.body.querySelectorAll("*")) {
+    if (part.firstElementChild) continue
     if (!part.checkVisibility({ opacityProperty: true, visibilityProperty: true })) continue
     const { color, fontSize, fontWeight } = getComputedStyle(part)
-    let ground
-    for (let box = part; !ground && box; box = box.parentElement)
-      ground = getComputedStyle(box).backgroundColor.replace("rgba(0, 0, 0, 0)", "")
     const region = part.closest("header, nav, article, footer, form")?.tagName
-    part.dataset.look = [part.dataset.look, color, fontSize, fontWeight, ground, region].join()
+    part.dataset.look = [part.dataset.look, color, fontSize, fontWeight, ground(part), region].join()
   }
-  return [...document.querySelectorAll("[data-look]")].map((part) => part.dataset.look)
+  return [...new Set([...document.querySelectorAll("[data-look]")].map((part) => part.dataset.look))]
 }"""
 KEEP_NEW_LOOKS = """(measured) => {
   const seen = new Set(measured)
@@ -120,7 +137,7 @@ def serious(page: Page, rules: dict[str, object]) -> list[str]:
 def use(page: Page, scheme: str) -> None:
     """Switch the colours, at once."""
     page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-    expect(page.locator("body")).to_have_attribute("data-md-color-scheme", SCHEMES[scheme])
+    page.wait_for_function("name => document.body.dataset.mdColorScheme === name", arg=SCHEMES[scheme])
 
 
 @contextmanager
@@ -172,14 +189,14 @@ def test_page_is_sound(phone: Page, address: str, measured_looks: set[str], name
 
 
 @pytest.mark.parametrize("slug", CATALOGUE)
-def test_copied_module_is_the_file(page: Page, address: str, slug: str) -> None:
+def test_copied_module_is_the_file(desk: Page, address: str, slug: str) -> None:
     """And the file runs alone, as tests/contract/test_source.py shows."""
     path = CATALOGUE[slug].path
-    page.goto(address + path.replace("_", "-") + "/")
-    block = page.locator("div.highlight", has=page.get_by_text(f"{slug}.py", exact=True)).first
+    desk.goto(address + path.replace("_", "-") + "/")
+    block = desk.locator("div.highlight", has=desk.get_by_text(f"{slug}.py", exact=True)).first
     block.hover()
     block.locator("button[data-clipboard-target], button.md-clipboard, .md-code__button").first.click()
-    copied = page.evaluate("navigator.clipboard.readText()")
+    copied = desk.evaluate("navigator.clipboard.readText()")
     assert copied.strip() == (ROOT / "snippets" / f"{path}.py").read_text(encoding="utf-8").strip()
 
 

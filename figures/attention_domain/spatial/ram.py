@@ -131,7 +131,9 @@ def train(kind: Kind) -> list[RAM | Finder]:
     )
     policy = [stack for name, stack in weights.items() if "locate" in name]
     others = [stack for name, stack in weights.items() if "locate" not in name]
-    optimiser = torch.optim.Adam([{"params": others}, {"params": policy, "lr": RATE / 10}], lr=RATE)
+    optimiser = torch.optim.Adam(
+        [{"params": others}, {"params": policy, "lr": RATE / 10}], lr=RATE, fused=True
+    )
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, STEPS)
     image, label = digits()
     for _ in range(STEPS):

@@ -1,7 +1,5 @@
 // Sorts and filters the comparison of all mechanisms (sitekit/parts/comparison.py). Without it the table stays plain.
 
-const AXES = ["weights", "domain"];
-
 for (const part of document.querySelectorAll(".atlas-comparison")) {
   const table = part.querySelector("table");
   const headers = [...table.tHead.rows[0].cells];
@@ -28,7 +26,7 @@ for (const part of document.querySelectorAll(".atlas-comparison")) {
   };
 
   headers.forEach((header, column) => {
-    if (["parameter formula", "complexity", "at sizes"].includes(header.dataset.key)) return;
+    if (!header.matches(".atlas-sorts")) return;
     const button = document.createElement("button");
     button.type = "button";
     button.append(...header.childNodes);
@@ -43,32 +41,13 @@ for (const part of document.querySelectorAll(".atlas-comparison")) {
 
   // Filtering: a text field and a list for each axis
 
-  const controls = document.createElement("form");
-  controls.className = "atlas-filter";
-  controls.addEventListener("submit", (event) => event.preventDefault());
-
-  const control = (tag, name) => {
-    const label = document.createElement("label");
-    const input = document.createElement(tag);
-    label.append(name, " ", input);
-    controls.append(label);
-    input.addEventListener("input", () => filter());
-    return input;
-  };
-
-  const text = control("input", part.dataset.filter);
-  text.type = "search";
-
-  const lists = AXES.map((key) => {
-    const column = headers.findIndex((header) => header.dataset.key === key);
-    const list = control("select", headers[column].textContent);
-    const names = [...new Set(rows.map((row) => value(row, column)))];
-    list.append(new Option(part.dataset.all, ""), ...names.map((name) => new Option(name)));
-    return { column, list };
-  });
-
-  const status = document.createElement("output");
-  controls.append(status);
+  const controls = part.querySelector(".atlas-filter");
+  const text = controls.querySelector("input");
+  const status = controls.querySelector("output");
+  const lists = [...controls.querySelectorAll("select")].map((list) => ({
+    list,
+    column: headers.findIndex((header) => header.dataset.key === list.name),
+  }));
 
   const filter = () => {
     const words = text.value.toLocaleLowerCase(language).split(/\s+/);
@@ -81,6 +60,6 @@ for (const part of document.querySelectorAll(".atlas-comparison")) {
     status.value = part.dataset.shown.replace("{shown}", shown).replace("{all}", rows.length);
   };
 
-  part.prepend(controls);
-  filter();
+  controls.addEventListener("input", filter);
+  controls.addEventListener("submit", (event) => event.preventDefault());
 }

@@ -1,0 +1,81 @@
+"""What filters the comparison and sets its sizes.
+
+It stands in the page from the start, so that nothing moves when comparison.js and sizes.js take it over.
+Without JavaScript the style sheet hides it.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from html import escape
+
+from sitekit.labels import word
+from sitekit.parts.html import element
+
+_FIELDS = ("B", "C", "H = W", "T = S", "D = E = d", "heads", "r")
+_FREE = "r"  # differs between mechanisms: each keeps its own until the reader sets one
+
+
+def filters(axes: Mapping[str, Iterable[str]], count: int, language: str) -> str:
+    """Return a form with a text field and a list for each axis.
+
+    Args:
+        axes: values as the table shows them, by the key of their column.
+        count: number of mechanisms.
+        language: of the words.
+    """
+    name = _label(word("filter", language), element("input", type="search"))
+    lists = "".join(_list(key, values, language) for key, values in axes.items())
+    shown = element("output", escape(word("shown", language, shown=count, all=count)))
+    return element("form", name + lists + shown, class_="atlas-filter")
+
+
+def chooser(rows: Iterable[Mapping[str, int]], language: str) -> str:
+    """Return a form with a field for each size; it shows what most mechanisms have.
+
+    Args:
+        rows: value of each symbol, for each mechanism.
+        language: of the words.
+    """
+    found = {field: Counter[int]() for field in _FIELDS}
+    for sizes in rows:
+        for symbol, field in fields(sizes).items():
+            found[field][sizes[symbol]] += 1
+    inputs = "".join(_size(field, values) for field, values in found.items() if values)
+    title = word("choose", language)
+    reset = element("button", escape(word("reset", language)), type="reset")
+    return element(
+        "form", f"{escape(title)} {inputs}{reset}", class_="atlas-filter atlas-sizes", aria_label=title
+    )
+
+
+def fields(sizes: Mapping[str, int]) -> dict[str, str]:
+    """Return the name of the field that sets each size; some sizes have none.
+
+    >>> fields({"B": 2, "H": 14, "W": 14, "d_k": 8, "heads": 2, "K": 3})
+    {'B': 'B', 'H': 'H = W', 'W': 'H = W', 'd_k': 'D = E = d', 'heads': 'heads'}
+    """
+    found = ((symbol, _field(symbol, "H" in sizes)) for symbol in sizes)
+    return {symbol: field for symbol, field in found if field}
+
+
+def _field(symbol: str, of_maps: bool) -> str | None:
+    if of_maps and symbol in "TS":  # frames, not words
+        return None
+    name = "d" if symbol.startswith("d_") else symbol
+    return next((field for field in _FIELDS if name in field.split(" = ")), None)
+
+
+def _list(key: str, values: Iterable[str], language: str) -> str:
+    every = element("option", escape(word("all", language)), value="")
+    options = "".join(element("option", escape(value)) for value in dict.fromkeys(values))
+    return _label(word(key, language), element("select", every + options, name=key))
+
+
+def _size(field: str, values: Counter[int]) -> str:
+    value = "" if field == _FREE else str(values.most_common(1)[0][0])
+    attributes = {"type": "number", "min": "1", "max": "1000000", "step": "1", "inputmode": "numeric"}
+    return _label(field, element("input", name=field, value=value, **attributes))
+
+
+def _label(text: str, control: str) -> str:
+    return element("label", f"{escape(text)} {control}")
