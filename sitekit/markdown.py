@@ -1,4 +1,5 @@
-"""The Markdown extension of the site: formulas, citations, checked includes, links in fences, line breaks.
+"""The Markdown extension of the site: formulas, citations, checked includes, links in fences, line breaks,
+sections.
 
 Usage in mkdocs.base.yml, next to pymdownx.arithmatex (generic: true) and pymdownx.snippets:
 
@@ -10,7 +11,7 @@ from typing import Any
 
 from markdown import Extension, Markdown  # type: ignore[import-untyped]
 
-from sitekit import citations, includes, linebreaks, links, math, offscreen, search
+from sitekit import citations, includes, linebreaks, links, math, offscreen, search, sections
 
 
 class SiteExtension(Extension):  # type: ignore[misc]
@@ -32,6 +33,7 @@ class SiteExtension(Extension):  # type: ignore[misc]
         math.register(md, language)
         search.register(md)
         offscreen.register(md)
+        sections.register(md)
 
 
 def makeExtension(**options: Any) -> SiteExtension:

@@ -1,6 +1,6 @@
-"""Lets the browser leave out blocks of code at first: they are half of most pages.
+"""Lets the browser leave out code and drawings at first: they are half of most pages.
 
-Their height is known without them, from the number of lines, so nothing moves when they appear.
+Their height is known without them, so nothing moves when they appear.
 """
 
 import re
@@ -8,12 +8,20 @@ import re
 from markdown import Markdown  # type: ignore[import-untyped]
 from markdown.postprocessors import Postprocessor  # type: ignore[import-untyped]
 
+from sitekit.svg import size
+
 CODE = re.compile(r"(<pre><span></span><code)(>.*?</code></pre>)", re.DOTALL)
 
 
 def register(md: Markdown) -> None:
     """Run when the blocks of code, stashed until `raw_html` (30), are back."""
     md.postprocessors.register(Lines(), "sitekit-offscreen", 5)
+
+
+def ratio(svg: str) -> str:
+    """Return the style that tells styles/offscreen.css the shape of a figure."""
+    width, height = size(svg)
+    return f"--ratio: {width:g} / {height:g}"
 
 
 class Lines(Postprocessor):  # type: ignore[misc]
@@ -25,4 +33,4 @@ class Lines(Postprocessor):  # type: ignore[misc]
 
 def _count(found: re.Match[str]) -> str:
     lines = found[2].count("\n")
-    return f'{found[1]} tabindex="0" style="--lines: {lines}"{found[2]}'
+    return f'{found[1]} tabindex="0" data-later="" style="--lines: {lines}"{found[2]}'

@@ -46,7 +46,7 @@ def render(graph: Graph) -> str:
     scrolls = "" if fits else f' tabindex="0" role="group" aria-label="{title}"'
     style = f' style="max-width:{"100%" if fits else "none"};height:auto"'
     return (
-        f'<div class="dataflow"{scrolls} style="--height: {height}px">'
+        f'<div class="dataflow" data-later=""{scrolls} style="--height: {height}px">'
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img"{style}'
         f' viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
         f"<title>{title}</title><desc>{escape(describe(graph))}</desc>"

@@ -10,6 +10,7 @@ from nbformat import NotebookNode
 from sitekit import paths
 from sitekit.errors import BuildError
 from sitekit.notebooks.execute import line_of
+from sitekit.offscreen import ratio
 from sitekit.svg import clean, size
 
 ANSI = re.compile(r"\x1b\[[\d;]*m")
@@ -67,9 +68,9 @@ def _figure(data: NotebookNode, alt: str, name: str) -> str:
         source = f"data:image/png;base64,{data['image/png'].strip()}"
         return f'<div class="atlas-figure"><img alt="{alt}" src="{source}"></div>'
     svg = clean(data["image/svg+xml"], name).replace("<svg", f'<svg aria-label="{alt}"', 1)
-    width, height = size(svg)
-    style = f"max-width: {width * 4 / 3:.0f}px; --ratio: {width:g} / {height:g}"  # a point is 4/3 pixels
-    return f'<div class="atlas-figure" style="{style}">{svg}</div>'
+    width, _ = size(svg)
+    style = f"max-width: {width * 4 / 3:.0f}px; {ratio(svg)}"  # a point is 4/3 pixels
+    return f'<div class="atlas-figure" data-later="" style="{style}">{svg}</div>'
 
 
 def _fence(language: str, text: str) -> str:

@@ -2,14 +2,13 @@
 
 from html import escape
 
-from sitekit import pages
+from sitekit import offscreen, pages
 from sitekit.errors import fail
 from sitekit.labels import word
 from sitekit.parts.html import element
 from sitekit.parts.source import chosen, mechanism
 from sitekit.results import Results
 from sitekit.run import drawing, figures, results
-from sitekit.svg import size
 
 
 def figure(source: str, language: str) -> str:
@@ -37,5 +36,4 @@ def diagram(found: Results, language: str) -> str:
 
 def _labelled(svg: str, label: str) -> str:
     named = svg.replace("<svg ", f'<svg aria-label="{escape(label)}" ', 1)
-    width, height = size(svg)
-    return element("figure", named, class_="atlas-figure", style=f"--ratio: {width:g} / {height:g}")
+    return element("figure", named, class_="atlas-figure", data_later="", style=offscreen.ratio(svg))

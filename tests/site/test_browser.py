@@ -31,6 +31,9 @@ DESK = {"width": 1280, "height": 900}
 CLIPBOARD = ["clipboard-read", "clipboard-write"]
 MECHANISM = "attention-domain/channel/senet/"
 FIRST_VISIT_LIMIT = 300_000
+LEFT_OUT = """() => [...document.querySelectorAll("pre > code > span, .atlas-figure text, .dataflow text")]
+  .filter((part) => !part.checkVisibility({ contentVisibilityAuto: true })).length"""
+LAID_OUT = "performance.getEntriesByName('laid out').length"
 
 pytestmark = [
     pytest.mark.skipif(
@@ -173,6 +176,7 @@ def test_page_is_sound(phone: Page, address: str, measured_looks: set[str], name
         response = phone.goto(address + LANGUAGES[language] + url(name))
         assert response
         assert response.ok
+        phone.wait_for_function(LAID_OUT)
         assert phone.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
         shown = looks(phone)
         phone.evaluate(JOIN)
@@ -391,7 +395,7 @@ def test_comparison_is_a_plain_table_without_javascript(browser: Browser, addres
         page = context.new_page()
         page.goto(address + "comparison/")
         expect(page.locator(".md-content table tbody tr:visible")).to_have_count(len(CATALOGUE))
-        expect(page.locator(".atlas-comparison :is(input, button):visible")).to_have_count(0)
+        expect(page.locator(".atlas-comparison :is(form, button):visible")).to_have_count(0)
 
 
 PRINTED_HIDDEN = ".md-header, .md-tabs, .md-sidebar, .md-footer, .atlas-plain, .headerlink, .md-code__nav"
@@ -415,27 +419,38 @@ def test_printed_page(page: Page, address: str) -> None:
     assert page.evaluate(after).startswith('" <https://arxiv.org')
 
 
-LEFT_OUT = """() => [...document.querySelectorAll("pre > code > span, .atlas-figure text, .dataflow text")]
-  .filter((part) => !part.checkVisibility({ contentVisibilityAuto: true })).length"""
-
-
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize(
     "name", [MECHANISM, "weight-assignment/hard/luong-local/", "notebooks/soft-hard-self/"]
 )
-def test_nothing_moves_when_what_was_left_out_is_laid_out(
+def test_nothing_moves_when_code_and_drawings_are_laid_out(
     page: Page, address: str, name: str, width: int
 ) -> None:
-    """Compares the height without the script that lays everything out when idle, and with it."""
+    """Compares the height with the sections alone and with all that they hold."""
     page.set_viewport_size({"width": width, "height": 844})
     page.route("**/offscreen.js", lambda route: route.abort())
     page.goto(address + name)
+    page.add_style_tag(content="section { content-visibility: visible !important }")
     height = page.evaluate("document.body.scrollHeight")
     assert page.evaluate(LEFT_OUT) > 100
     page.unroute("**/offscreen.js")
     page.goto(address + name)
-    page.wait_for_function(f"({LEFT_OUT})() === 0")
+    page.wait_for_function(LAID_OUT)
+    assert page.evaluate(LEFT_OUT) == 0
     assert abs(page.evaluate("document.body.scrollHeight") - height) <= 4
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_who_comes_to_a_place_in_a_page_gets_the_whole_page(page: Page, address: str, again: bool) -> None:
+    """By a link to a heading, or by loading the page again."""
+    page.route("**/offscreen.js", lambda route: route.abort())
+    page.goto(address + MECHANISM + ("" if again else "#cost"))
+    if again:
+        assert page.evaluate(LEFT_OUT) > 100
+        page.reload()
+    else:
+        expect(page.locator("#cost")).to_be_in_viewport()
+    assert page.evaluate(LEFT_OUT) == 0
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
