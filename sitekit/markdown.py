@@ -1,5 +1,5 @@
 """The Markdown extension of the site: formulas, citations, checked includes, links in fences, line breaks,
-sections.
+pieces to lay out.
 
 Usage in mkdocs.base.yml, next to pymdownx.arithmatex (generic: true) and pymdownx.snippets:
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from markdown import Extension, Markdown  # type: ignore[import-untyped]
 
-from sitekit import citations, includes, linebreaks, links, math, offscreen, search, sections
+from sitekit import bodies, citations, includes, linebreaks, links, math, offscreen, search
 
 
 class SiteExtension(Extension):  # type: ignore[misc]
@@ -33,7 +33,7 @@ class SiteExtension(Extension):  # type: ignore[misc]
         math.register(md, language)
         search.register(md)
         offscreen.register(md)
-        sections.register(md)
+        bodies.register(md)
 
 
 def makeExtension(**options: Any) -> SiteExtension:

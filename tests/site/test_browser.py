@@ -426,11 +426,11 @@ def test_printed_page(page: Page, address: str) -> None:
 def test_nothing_moves_when_code_and_drawings_are_laid_out(
     page: Page, address: str, name: str, width: int
 ) -> None:
-    """Compares the height with the sections alone and with all that they hold."""
+    """Compares the height without and with them."""
     page.set_viewport_size({"width": width, "height": 844})
     page.route("**/offscreen.js", lambda route: route.abort())
     page.goto(address + name)
-    page.add_style_tag(content="section { content-visibility: visible !important }")
+    page.add_style_tag(content=".md-content__inner > * { content-visibility: visible !important }")
     height = page.evaluate("document.body.scrollHeight")
     assert page.evaluate(LEFT_OUT) > 100
     page.unroute("**/offscreen.js")

@@ -153,6 +153,29 @@ def test_what_belongs_together_stays_on_one_line(site: Path) -> None:
     assert "3 × 3" in page.pre.text
 
 
+def test_blocks_between_headings_are_laid_out_by_themselves(site: Path) -> None:
+    """Those before the first section stay as they are; a piece ends at a heading or when it is full."""
+    blocks = [f"block {number}" for number in range(8)]
+    text = ["# Title", "above", "## One", *blocks, "### Two", "last", "## Empty", "## Three", "end"]
+    html = render(site, "\n\n".join(text))
+    found = [
+        [block.text for block in part.find_all("p")] if part.has_attr("data-later") else part.text
+        for part in html.find_all(recursive=False)
+    ]
+    assert found == [
+        "Title",
+        "above",
+        "One",
+        blocks[:5],
+        blocks[5:],
+        "Two",
+        ["last"],
+        "Empty",
+        "Three",
+        ["end"],
+    ]
+
+
 def test_unknown_citation_is_refused_with_file_line_and_nearest_key(site: Path) -> None:
     message = refusal(site, "Not hu2018sennet.\n\nSee [@jain2019; @hu2018sennet].\n")
     assert message == ("docs/en/page.md:3: unknown citation key 'hu2018sennet'; did you mean 'hu2018senet'?")
