@@ -100,7 +100,7 @@ def entry_html(key: str, language: str) -> str:
         title += f" ({escape(_plain(fields['titleaddon']))})"
     where = " ".join(filter(None, [escape(_venue(fields)), fields["year"]]))
     link = f'<a href="{escape(paper_url(key))}">{escape(_link_text(fields))}</a>'
-    return f"{escape(authors)}. {title}. {where}. {link}"
+    return f"{escape(authors)}. {title}{_stop(title)} {where}. {link}"
 
 
 def entry_markdown(key: str) -> str:
@@ -109,7 +109,13 @@ def entry_markdown(key: str) -> str:
     fields = entry.fields
     authors = COMMA["en"].join(_full_name(person) for person in entry.persons["author"])
     where = " ".join(filter(None, [_venue(fields), fields["year"]]))
-    return f"{authors}. *{_plain(fields['title'])}*. {where}. <{paper_url(key)}>"
+    title = _plain(fields["title"])
+    return f"{authors}. *{title}*{_stop(title)} {where}. <{paper_url(key)}>"
+
+
+def _stop(title: str) -> str:
+    """A title that asks ends by itself."""
+    return "" if title.endswith(("?", "?</cite>")) else "."
 
 
 def ordered(keys: Iterable[str]) -> list[str]:

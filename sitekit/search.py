@@ -5,9 +5,9 @@ import re
 from markdown import Markdown  # type: ignore[import-untyped]
 from markdown.postprocessors import Postprocessor  # type: ignore[import-untyped]
 
-LEFT_OUT = re.compile(
-    r'<div class="(?:language-python highlight|atlas-(?:proofs|cost|bibtex|neighbours)\b[^"]*)"'
-)
+CODE = '<div class="language-python highlight"'
+LEFT_OUT = re.compile(rf'{CODE}|<div class="atlas-(?:proofs|cost|bibtex|neighbours)\b[^"]*"')
+MARK = " data-search-exclude"
 
 
 def register(md: Markdown) -> None:
@@ -19,4 +19,4 @@ class LeftOut(Postprocessor):  # type: ignore[misc]
     """Marks parts of a page as not to be indexed."""
 
     def run(self, text: str) -> str:
-        return LEFT_OUT.sub(r"\g<0> data-search-exclude", text)
+        return LEFT_OUT.sub(rf"\g<0>{MARK}", text)

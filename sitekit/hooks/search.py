@@ -8,8 +8,9 @@ from mkdocs.structure.nav import Navigation
 from mkdocs.structure.pages import Page
 from mkdocs.utils.templates import TemplateContext
 
-CODE = '<div class="language-python highlight" data-search-exclude>'
-LEFT_OUT = re.compile(rf"<(svg|math)\b.*?</\1>|(?<={CODE})<pre.*?</pre>", re.DOTALL)
+from sitekit.search import CODE, MARK
+
+LEFT_OUT = re.compile(rf"<(svg|math)\b.*?</\1>|(?<={CODE}{MARK}>)<pre.*?</pre>", re.DOTALL)
 PLACE = re.compile(r"<!--set aside (\d+)-->")
 
 _aside: list[str] = []

@@ -60,5 +60,5 @@ def figure() -> Figure:
             else:
                 show_weights(panel, seen)
             panel.set_title(title if row == 0 else "")
-            panel.set_xlabel(f"Σ = {seen.sum():.2f}")
+            panel.set_xlabel(f"Σ = {seen.sum():.2f}".replace("-", "\N{MINUS SIGN}"))
     return drawn
