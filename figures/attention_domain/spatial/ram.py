@@ -24,7 +24,7 @@ from snippets.attention_domain.spatial.ram import RAM, Episode, hybrid_loss, loo
 
 CANVAS, SIZE, GLIMPSES, SEEDS = 16, 8, 3, 3
 TRAINING = 1400  # of 1797 digits
-STEPS, BATCH, RATE = 800, 64, 5e-3
+STEPS, BATCH, RATE = 400, 128, 8e-3
 SHOWN = 1  # of the held-out pictures
 SCAN = ((0.0, 0.0), (-0.3, -0.3), (0.3, 0.3))
 
