@@ -26,7 +26,7 @@ def filters(axes: Mapping[str, Iterable[str]], count: int, language: str) -> str
     name = _label(word("filter", language), element("input", type="search"))
     lists = "".join(_list(key, values, language) for key, values in axes.items())
     shown = element("output", escape(word("shown", language, shown=count, all=count)))
-    return element("form", name + lists + shown, class_="atlas-filter")
+    return _form(name + lists + shown, class_="atlas-filter")
 
 
 def chooser(rows: Iterable[Mapping[str, int]], language: str) -> str:
@@ -43,9 +43,7 @@ def chooser(rows: Iterable[Mapping[str, int]], language: str) -> str:
     inputs = "".join(_size(field, values) for field, values in found.items() if values)
     title = word("choose", language)
     reset = element("button", escape(word("reset", language)), type="reset")
-    return element(
-        "form", f"{escape(title)} {inputs}{reset}", class_="atlas-filter atlas-sizes", aria_label=title
-    )
+    return _form(f"{escape(title)} {inputs}{reset}", class_="atlas-filter atlas-sizes", aria_label=title)
 
 
 def fields(sizes: Mapping[str, int]) -> dict[str, str]:
@@ -63,6 +61,11 @@ def _field(symbol: str, of_maps: bool) -> str | None:
         return None
     name = "d" if symbol.startswith("d_") else symbol
     return next((field for field in _FIELDS if name in field.split(" = ")), None)
+
+
+def _form(content: str, **attributes: str) -> str:
+    """Browsers that go back would fill it in again, beside a table that is as it was at first."""
+    return element("form", content, autocomplete="off", **attributes)
 
 
 def _list(key: str, values: Iterable[str], language: str) -> str:

@@ -389,6 +389,16 @@ def test_comparison_computes_with_the_sizes_of_the_reader(page: Page, address: s
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
 
 
+def test_comparison_starts_anew_when_the_reader_comes_back(page: Page, address: str) -> None:
+    page.goto(address + "comparison/")
+    text = page.locator(".atlas-filter [type=search]")
+    text.fill("squeeze")
+    page.goto(address)
+    page.go_back()
+    expect(page.locator(".md-content table tbody tr:visible")).to_have_count(len(CATALOGUE))
+    expect(text).to_have_value("")
+
+
 def test_comparison_is_a_plain_table_without_javascript(browser: Browser, address: str) -> None:
     with browser.new_context(java_script_enabled=False) as context:
         page = context.new_page()
