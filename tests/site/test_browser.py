@@ -15,6 +15,7 @@ from sitekit.run import results
 from snippets.catalogue import CATALOGUE
 from tests.conftest import ROOT
 from tests.site.conftest import CHROMIUM
+from tests.site.wait import TIMEOUT, wait_for
 
 PAGES = sorted(
     file.relative_to(ROOT / "docs" / "en").with_suffix("").as_posix()
@@ -34,6 +35,7 @@ PLACE = "#code"  # who asks for a place in a page gets all of it at once
 FIRST_VISIT_LIMIT = 300_000
 LEFT_OUT = """() => [...document.querySelectorAll("pre > code > span, .atlas-figure text, .dataflow text")]
   .filter((part) => !part.checkVisibility({ contentVisibilityAuto: true })).length"""
+FULL_HEIGHT = "document.fonts.ready.then(() => document.body.scrollHeight)"
 LAID_OUT = "performance.getEntriesByName('laid out').length"
 
 pytestmark = [
@@ -44,7 +46,7 @@ pytestmark = [
 ]
 
 
-expect.set_options(timeout=20_000)  # a busy machine is no fault of the site
+expect.set_options(timeout=TIMEOUT)
 
 
 def url(page: str) -> str:
@@ -199,8 +201,8 @@ def test_copied_module_is_the_file(desk: Page, address: str, slug: str) -> None:
     desk.goto(address + path.replace("_", "-") + "/" + PLACE)
     block = desk.locator("div.highlight", has=desk.get_by_text(f"{slug}.py", exact=True)).first
     block.locator("button[data-clipboard-target], button.md-clipboard, .md-code__button").first.click()
-    copied = desk.evaluate("navigator.clipboard.readText()")
-    assert copied.strip() == (ROOT / "snippets" / f"{path}.py").read_text(encoding="utf-8").strip()
+    module = (ROOT / "snippets" / f"{path}.py").read_text(encoding="utf-8")
+    wait_for(module.strip(), lambda: desk.evaluate("navigator.clipboard.readText()").strip())
 
 
 def test_download_is_the_file(page: Page, address: str) -> None:
@@ -237,7 +239,7 @@ def test_colours_follow_the_system_until_the_reader_chooses(page: Page, address:
     page.emulate_media(color_scheme="dark")
     page.goto(address + MECHANISM)
     body, button = page.locator("body"), page.locator(".atlas-colours")
-    names = []
+    names: list[str | None] = []
     for media, scheme in [("dark", "slate"), ("light", "default"), ("dark", "slate")]:
         page.emulate_media(color_scheme=media)
         expect(body).to_have_attribute("data-md-color-scheme", scheme)
@@ -245,8 +247,9 @@ def test_colours_follow_the_system_until_the_reader_chooses(page: Page, address:
         names.append(button.get_attribute("aria-label"))
         button.click()
         expect(body).to_have_attribute("data-md-color-scheme", scheme)
+        wait_for(False, lambda: button.get_attribute("aria-label") == names[-1])
     assert len(set(names)) == 3
-    assert button.get_attribute("aria-label") == names[0]
+    wait_for(names[0], lambda: button.get_attribute("aria-label"))
     page.emulate_media(color_scheme="light")
     expect(body).to_have_attribute("data-md-color-scheme", "default")
 
@@ -298,7 +301,7 @@ def test_page_can_be_copied_as_markdown(
         {"en": "Copied", "zh": "已复制"}[language]
     )
     file = site / LANGUAGES[language] / f"{MECHANISM.rstrip('/')}.md"
-    assert page.evaluate("navigator.clipboard.readText()") == file.read_text(encoding="utf-8")
+    wait_for(file.read_text(encoding="utf-8"), lambda: page.evaluate("navigator.clipboard.readText()"))
     expect(page.locator(".atlas-plain [role=status]")).to_be_empty()
 
 
@@ -320,10 +323,9 @@ def test_comparison_sorts_and_filters(page: Page, address: str) -> None:
     rows = page.locator(".md-content table tbody tr:visible")
     expect(rows).to_have_count(len(CATALOGUE))
     heading = page.get_by_role("button", name="Year")
-    heading.click()
-    assert years(page) == sorted(years(page))
-    heading.click()
-    assert years(page) == sorted(years(page), reverse=True)
+    for descending in (False, True):
+        heading.click()
+        wait_for(sorted(years(page), reverse=descending), lambda: years(page))
     page.locator(".atlas-filter [type=search]").fill("squeeze")
     expect(rows).to_have_count(1)
 
@@ -364,8 +366,10 @@ def test_comparison_computes_with_the_sizes_of_the_reader(page: Page, address: s
     batch = form.get_by_label("B", exact=True)
     batch.focus()
     page.keyboard.press("ArrowUp")
-    assert cells(page, "senet") == ["33,312", "65,536", "B = 2, C = 512, H = W = 28"]
+    chosen = ["33,312", "65,536", "B = 2, C = 512, H = W = 28"]
+    wait_for(chosen, lambda: cells(page, "senet"))
     page.keyboard.press("ArrowDown")  # the same sizes again, now from the formulas
+    wait_for(counted["senet"], lambda: cells(page, "senet"))
     same = {slug: row for slug, row in counted.items() if cells(page, slug)[2] == row[2]}
     assert len(same) > 0.9 * len(CATALOGUE)
     assert {slug: cells(page, slug) for slug in same} == same
@@ -373,19 +377,21 @@ def test_comparison_computes_with_the_sizes_of_the_reader(page: Page, address: s
     form.get_by_label("C", exact=True).fill("256")
     form.get_by_label("r", exact=True).fill("8")
     form.get_by_label("T = S", exact=True).fill("64")
-    assert cells(page, "senet") == ["16,672", "16,384", "B = 1, C = 256, H = W = 28, r = 8"]
-    assert cells(page, "multi_head") == ["1.05 M", "71.3 M", "B = 1, T = 64, E = 512, heads = 8"]
+    chosen = ["1.05 M", "71.3 M", "B = 1, T = 64, E = 512, heads = 8"]
+    wait_for(chosen, lambda: cells(page, "multi_head"))
+    chosen = ["16,672", "16,384", "B = 1, C = 256, H = W = 28, r = 8"]
+    wait_for(chosen, lambda: cells(page, "senet"))
     order = [
         int(text)
         for text in page.locator("tbody td:nth-child(5)").evaluate_all("all => all.map(c => c.dataset.sort)")
     ]
     assert order == sorted(order)
     form.get_by_label("C", exact=True).fill("100")
-    assert cells(page, "senet")[:2] == ["–", "–"]
+    wait_for(["–", "–"], lambda: cells(page, "senet")[:2])
     form.get_by_label("C", exact=True).fill("0")  # no size: as if nothing were chosen
-    assert cells(page, "srm")[0] == counted["srm"][0]
+    wait_for(counted["srm"][0], lambda: cells(page, "srm")[0])
     form.get_by_role("button", name="Reset").click()
-    assert cells(page, "senet") == counted["senet"]
+    wait_for(counted["senet"], lambda: cells(page, "senet"))
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
 
 
@@ -440,13 +446,13 @@ def test_nothing_moves_when_code_and_drawings_are_laid_out(
     page.route("**/offscreen.js", lambda route: route.abort())
     page.goto(address + name)
     page.add_style_tag(content=".md-content__inner > * { content-visibility: visible !important }")
-    height = page.evaluate("document.body.scrollHeight")
+    height = page.evaluate(FULL_HEIGHT)
     assert page.evaluate(LEFT_OUT) > 100
     page.unroute("**/offscreen.js")
     page.goto(address + name)
     page.wait_for_function(LAID_OUT)
     assert page.evaluate(LEFT_OUT) == 0
-    assert abs(page.evaluate("document.body.scrollHeight") - height) <= 4
+    assert abs(page.evaluate(FULL_HEIGHT) - height) <= 4
 
 
 @pytest.mark.parametrize("again", [False, True])

@@ -21,6 +21,7 @@ from snippets.catalogue import CATALOGUE
 from tests.site import small_atlas
 from tests.site.conftest import CHROMIUM
 from tests.site.small_atlas import OVERVIEW, ROOT, SmallAtlas
+from tests.site.wait import wait_for
 
 FENCES = {
     "card": "senet",
@@ -305,26 +306,26 @@ def test_comparison_sorts_and_filters(address: str) -> None:
         def shown() -> list[str]:
             return table.locator("tbody tr:visible th").all_inner_texts()
 
-        assert shown() == ["SENet", "Toy", "Plain"]
+        wait_for(["SENet", "Toy", "Plain"], shown)
         parameters = table.get_by_role("columnheader", name="Parameters", exact=True)
         parameters.get_by_role("button").click()
-        assert shown() == ["Toy", "Plain", "SENet"]
-        assert parameters.get_attribute("aria-sort") == "ascending"
+        wait_for(["Toy", "Plain", "SENet"], shown)
+        wait_for("ascending", lambda: parameters.get_attribute("aria-sort"))
         parameters.get_by_role("button").press("Enter")
-        assert shown() == ["SENet", "Plain", "Toy"]
-        assert parameters.get_attribute("aria-sort") == "descending"
+        wait_for(["SENet", "Plain", "Toy"], shown)
+        wait_for("descending", lambda: parameters.get_attribute("aria-sort"))
         table.get_by_role("columnheader", name="Mechanism").get_by_role("button").click()
-        assert parameters.get_attribute("aria-sort") is None
-        assert shown() == ["Plain", "SENet", "Toy"]
+        wait_for(None, lambda: parameters.get_attribute("aria-sort"))
+        wait_for(["Plain", "SENet", "Toy"], shown)
 
         tab.get_by_label("Weights").select_option("soft")
-        assert shown() == ["SENet"]
-        assert tab.locator(".atlas-filter output").inner_text() == "1 of 3 shown"
+        wait_for(["SENet"], shown)
+        wait_for("1 of 3 shown", tab.locator(".atlas-filter output").inner_text)
         tab.get_by_label("Weights").select_option("")
         tab.get_by_label("Filter by name").fill("激励")
-        assert shown() == ["SENet"]
+        wait_for(["SENet"], shown)
         tab.get_by_label("Filter by name").fill("nothing")
-        assert shown() == []
+        wait_for([], shown)
         assert errors == []
         browser.close()
 
