@@ -30,6 +30,19 @@ class Domain(StrEnum):
     SPATIAL_TEMPORAL = "spatial + temporal"
 
 
+class Evidence(StrEnum):
+    """What a module was held against."""
+
+    PAPER = "paper"
+    """Text or equations of the paper were read."""
+    CODE = "code"
+    """Released code was read and run beside the module."""
+    SECONDARY = "secondary"
+    """The paper was not to be had; independent accounts of it agree."""
+    RECONSTRUCTION = "reconstruction"
+    """The accounts leave gaps, which this module fills in its own way."""
+
+
 @dataclass(frozen=True)
 class Mechanism:
     """One attention mechanism.
@@ -43,6 +56,7 @@ class Mechanism:
         parameters: number of parameters as a formula in the arguments of `example`.
         macs: multiply-adds in matrix products and convolutions of one forward pass, likewise.
         complexity: growth of time and memory, as TeX.
+        evidence: what the module was held against, one or more.
         aliases: other names, abbreviations and spellings.
         related: slugs of neighbours.
     """
@@ -55,6 +69,7 @@ class Mechanism:
     parameters: str
     macs: str
     complexity: str
+    evidence: tuple[Evidence, ...] = ()
     aliases: tuple[str, ...] = ()
     related: tuple[str, ...] = ()
 

@@ -1,18 +1,19 @@
-"""Runs every test that asks for `name` once for each mechanism found by the walker."""
+"""Runs every test that asks for `name` once for each mechanism, for `case` also for each of its variants."""
 
 import pytest
 
 from tests.contract.exceptions import EXCEPTIONS
-from tests.contract.walker import MODULES
+from tests.contract.walker import CASES, MODULES, slug
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "name" not in metafunc.fixturenames:
-        return
-    reasons = EXCEPTIONS.get(metafunc.function.__name__, {})
-    cases = []
-    for module in MODULES:
-        slug = module.rsplit(".", 1)[-1]
-        marks = [pytest.mark.xfail(reason=reasons[slug], strict=True)] if slug in reasons else []
-        cases.append(pytest.param(module, id=slug, marks=marks))
-    metafunc.parametrize("name", cases)
+    for fixture, values in (("name", MODULES), ("case", CASES)):
+        if fixture not in metafunc.fixturenames:
+            continue
+        reasons = EXCEPTIONS.get(metafunc.function.__name__, {})
+        cases = []
+        for value in values:
+            reason = reasons.get(slug(value))
+            marks = [pytest.mark.xfail(reason=reason, strict=True)] if reason else []
+            cases.append(pytest.param(value, id=slug(value), marks=marks))
+        metafunc.parametrize(fixture, cases)

@@ -23,9 +23,9 @@ def outputs(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]
     return result if isinstance(result, tuple) else (result,)
 
 
-def test_is_seeded_and_in_eval_mode(name: str) -> None:
-    first, first_inputs = build(name)
-    second, second_inputs = build(name)
+def test_is_seeded_and_in_eval_mode(case: str) -> None:
+    first, first_inputs = build(case)
+    second, second_inputs = build(case)
     assert not first.training
     for a, b in zip(first_inputs, second_inputs, strict=True):
         assert torch.equal(a, b)
@@ -33,14 +33,14 @@ def test_is_seeded_and_in_eval_mode(name: str) -> None:
         assert torch.equal(a, b)
 
 
-def test_attention_changes_with_the_input(name: str) -> None:
-    module, inputs = build(name)
+def test_attention_changes_with_the_input(case: str) -> None:
+    module, inputs = build(case)
     changed = tuple(x.roll(1, 0) * 0.5 if x.is_floating_point() else x for x in inputs)
     assert not torch.allclose(module.attention(*inputs), module.attention(*changed))
 
 
-def test_does_not_change_its_input(name: str) -> None:
-    module, inputs = build(name)
+def test_does_not_change_its_input(case: str) -> None:
+    module, inputs = build(case)
     before = copy.deepcopy(inputs)
     module(*inputs)
     module.attention(*inputs)
@@ -48,8 +48,8 @@ def test_does_not_change_its_input(name: str) -> None:
         assert torch.equal(x, kept)
 
 
-def test_samples_do_not_influence_each_other(name: str) -> None:
-    module, inputs = build(name)
+def test_samples_do_not_influence_each_other(case: str) -> None:
+    module, inputs = build(case)
     module, inputs = module.double(), cast(inputs, torch.float64)
     together = outputs(module, inputs)
     for sample in range(inputs[0].shape[0]):
@@ -58,9 +58,9 @@ def test_samples_do_not_influence_each_other(name: str) -> None:
             torch.testing.assert_close(whole[sample : sample + 1], part)
 
 
-def test_state_dict_round_trip(name: str) -> None:
-    module, inputs = build(name)
-    other, _ = build(name)
+def test_state_dict_round_trip(case: str) -> None:
+    module, inputs = build(case)
+    other, _ = build(case)
     for tensor in other.state_dict().values():
         tensor.zero_()
     other.load_state_dict(module.state_dict())
@@ -68,8 +68,8 @@ def test_state_dict_round_trip(name: str) -> None:
         assert torch.equal(a, b)
 
 
-def test_every_parameter_receives_a_gradient(name: str) -> None:
-    module, inputs = build(name)
+def test_every_parameter_receives_a_gradient(case: str) -> None:
+    module, inputs = build(case)
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=0.5)
     loss = sum(y.square().sum() for y in outputs(module.train(), inputs))
@@ -80,15 +80,15 @@ def test_every_parameter_receives_a_gradient(name: str) -> None:
 
 
 @pytest.mark.parametrize("sizes", ODD_SIZES, ids=str)
-def test_odd_sizes(name: str, sizes: dict[str, int]) -> None:
-    module, inputs = build(name, **sizes)
+def test_odd_sizes(case: str, sizes: dict[str, int]) -> None:
+    module, inputs = build(case, **sizes)
     for y in outputs(module, inputs):
         assert y.isfinite().all()
 
 
-def test_gradcheck(name: str) -> None:
+def test_gradcheck(case: str) -> None:
     """Gradient against finite differences, along one random direction of all inputs and parameters."""
-    module, inputs = build(name)
+    module, inputs = build(case)
     point = {f"input {n}": x for n, x in enumerate(cast(inputs, torch.float64)) if x.is_floating_point()}
     point |= {key: p.detach() for key, p in module.double().named_parameters() if p.requires_grad}
     direction = {key: torch.randn_like(x) for key, x in point.items()}
@@ -110,8 +110,8 @@ def test_gradcheck(name: str) -> None:
 
 @pytest.mark.parametrize("scale", [1.0, 1e3], ids=["unit", "large"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_stays_finite(name: str, dtype: torch.dtype, scale: float) -> None:
-    module, inputs = build(name)
+def test_stays_finite(case: str, dtype: torch.dtype, scale: float) -> None:
+    module, inputs = build(case)
     module = module.to(dtype)
     scaled = tuple(x * scale if x.is_floating_point() else x for x in cast(inputs, dtype))
     for y in (*outputs(module, scaled), module.attention(*scaled)):
@@ -119,23 +119,23 @@ def test_stays_finite(name: str, dtype: torch.dtype, scale: float) -> None:
         assert not y.is_floating_point() or y.dtype == dtype
 
 
-def test_meta_device(name: str) -> None:
-    module, inputs = build(name)
+def test_meta_device(case: str) -> None:
+    module, inputs = build(case)
     expected = outputs(module, inputs)
     for y, real in zip(outputs(module.to("meta"), cast(inputs, "meta")), expected, strict=True):
         assert y.is_meta
         assert y.shape == real.shape
 
 
-def test_compiles_without_a_graph_break(name: str) -> None:
-    module, inputs = build(name)
+def test_compiles_without_a_graph_break(case: str) -> None:
+    module, inputs = build(case)
     compiled = torch.compile(module, backend="eager", fullgraph=True)
     for y, expected in zip(outputs(compiled, inputs), outputs(module, inputs), strict=True):
         torch.testing.assert_close(y, expected)
 
 
-def test_exports(name: str) -> None:
-    module, inputs = build(name)
+def test_exports(case: str) -> None:
+    module, inputs = build(case)
     exported = torch.export.export(module, inputs).module()
     for y, expected in zip(outputs(exported, inputs), outputs(module, inputs), strict=True):
         torch.testing.assert_close(y, expected)

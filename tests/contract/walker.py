@@ -1,4 +1,8 @@
-"""Finds every mechanism: each module below `snippets` that defines `example`."""
+"""Finds every mechanism: each module below `snippets` that defines `example`.
+
+A case is a mechanism as `example` builds it, named by its module, or one of its `variants`, named by the module, a
+colon and the name of the variant.
+"""
 
 import importlib
 import inspect
@@ -37,14 +41,29 @@ def load(name: str) -> ModuleType:
 
 def sizes(name: str) -> dict[str, int]:
     """Symbols of `example` and their default sizes."""
-    return {key: p.default for key, p in inspect.signature(load(name).example).parameters.items()}
+    module, _, _ = name.partition(":")
+    return {key: p.default for key, p in inspect.signature(load(module).example).parameters.items()}
 
 
 def build(name: str, **wanted: int) -> tuple[nn.Module, tuple[Tensor, ...]]:
-    """Run `example` with those of the wanted sizes that it knows."""
-    known = sizes(name)
-    module, inputs = load(name).example(**{key: size for key, size in wanted.items() if key in known})
-    return module, inputs
+    """Build a case with those of the wanted sizes that its mechanism knows."""
+    module, _, variant = name.partition(":")
+    known = {key: size for key, size in wanted.items() if key in sizes(name)}
+    if variant:
+        return load(module).variants(**known)[variant]
+    return load(module).example(**known)
+
+
+CASES = [
+    case
+    for module in MODULES
+    for case in (module, *(f"{module}:{variant}" for variant in getattr(load(module), "variants", dict)()))
+]
+
+
+def slug(case: str) -> str:
+    """Last part of the module's name, and the variant: `senet`, `non_local:dot_product`."""
+    return case.rpartition(".")[2]
 
 
 def cast(inputs: tuple[Tensor, ...], to: torch.dtype | torch.device | str) -> tuple[Tensor, ...]:
