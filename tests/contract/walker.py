@@ -1,7 +1,7 @@
 """Finds every mechanism: each module below `snippets` that defines `example`.
 
-A case is a mechanism as `example` builds it, named by its module, or one of its `variants`, named by the module, a
-colon and the name of the variant.
+A case is a mechanism as `example` builds it, named by its module, or one of its `variants`, named by the
+module, a colon and the name of the variant.
 """
 
 import importlib
