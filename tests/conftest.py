@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from snippets.catalogue import CATALOGUE
-from tests.measure import Measured, summary
+from tests.measure import Figure, Measured, summary
 
 ROOT = Path(__file__).parents[1]
 PROOFS = ROOT / "docs" / "proofs.json"
-_recorded: dict[str, dict[str, list[tuple[str, float]]]] = defaultdict(lambda: defaultdict(list))
+_recorded: dict[str, dict[str, list[Figure]]] = defaultdict(lambda: defaultdict(list))
 
 
 def proof_source(path: str) -> str:
@@ -27,6 +27,7 @@ def proof_source(path: str) -> str:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--record", action="store_true", help="write docs/proofs.json")
+    parser.addoption("--all-settings", action="store_true", help="half precision in all settings")
 
 
 @pytest.fixture

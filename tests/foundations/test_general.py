@@ -197,7 +197,7 @@ def test_each_g_is_blind_to_the_other_axes(measured: Measured, score: Score) -> 
 @pytest.mark.parametrize("score", SCORES)
 def test_normalised_weights_are_a_distribution(measured: Measured, score: Score) -> None:
     weights = mean_of(score).attention(clip())
-    measured.value("smallest weight", weights.min().item(), lambda weight: weight > 0)
+    measured.value("smallest weight", weights.min().item(), above=0)
     measured.close(weights.flatten(1).sum(dim=1), torch.ones(2, dtype=torch.float64))
 
 
@@ -206,7 +206,7 @@ def test_gates_are_not_a_distribution(measured: Measured, score: Score) -> None:
     x = clip()
     for shifted in (x - 9, x + 9):  # all may close, all may open
         mean = gated(score).attention(shifted).mean().item()
-        measured.value("mean gate", mean, lambda gate: abs(gate - 0.5) > 0.49)
+        measured.value("|mean gate − ½|", abs(mean - 0.5), above=0.49)
 
 
 @pytest.mark.parametrize("score", SCORES)
@@ -214,7 +214,7 @@ def test_weighted_mean_stays_within_the_values(measured: Measured, score: Score)
     x = clip()
     low, high = (bound(x, dim=AXES[score], keepdim=True) for bound in (torch.amin, torch.amax))
     for place in ((mean_of(score)(x) - low) / (high - low)).aminmax():
-        measured.value("place between smallest and largest", place.item(), lambda place: 0 <= place <= 1)
+        measured.value("place between smallest and largest", place.item(), at_least=0, at_most=1)
 
 
 @pytest.mark.parametrize("score", SCORES)
@@ -222,7 +222,7 @@ def test_raw_sum_of_equal_values_is_another_value(measured: Measured, score: Sco
     twos = torch.full((1, 3, 5, 4, 2), 2.0, dtype=torch.float64)
     measured.close(mean_of(score)(twos), torch.full_like(mean_of(score)(twos), 2.0))
     raw = Attention(score, weighted_sum)(twos).unique()
-    measured.value("raw sum of twos", raw.item(), lambda total: total >= 12)
+    measured.value("raw sum of twos", raw.item(), at_least=12)
 
 
 def test_seeing_every_frame_twice_changes_a_raw_sum_only(measured: Measured) -> None:
@@ -237,7 +237,7 @@ def test_a_number_added_to_all_scores_changes_gates_only(measured: Measured, sco
     x = clip()
     measured.close(mean_of(score).attention(x + 3), mean_of(score).attention(x))
     change = (gated(score).attention(x + 3) - gated(score).attention(x)).min().item()
-    measured.value("smallest change of a gate", change, lambda change: change > 0.01)
+    measured.value("smallest change of a gate", change, above=0.01)
 
 
 def test_cold_scores_pick_one_frame_and_zero_scores_average_all(measured: Measured) -> None:
@@ -252,7 +252,7 @@ def test_a_gate_cannot_move_information_a_mean_can(measured: Measured) -> None:
     x = clip().detach()
     x[:, 1] = 0  # the second frame is black
     assert not gated(when)(x)[:, 1].any()
-    measured.value("largest value from other frames", mean_of(when)(x).abs().max().item(), lambda y: y > 0.1)
+    measured.value("largest value from other frames", mean_of(when)(x).abs().max().item(), above=0.1)
 
 
 @pytest.mark.parametrize("score", SCORES)

@@ -90,7 +90,7 @@ def test_causal_and_padding_equal_their_definition(measured: Measured) -> None:
         allowed = causal(T, S).tolist()
         expected = [[s - (S - 1) <= t - (T - 1) for s in range(S)] for t in range(T)]
         assert allowed == expected
-        measured.value("allowed", sum(map(sum, allowed)), lambda n: n > 0)
+        measured.value("allowed", sum(map(sum, allowed)), above=0)
     assert torch.equal(causal(4, 6), causal_lower_right(4, 6)._materialize().bool())  # torch's own
     real = padding(torch.tensor([5, 2, 0]), 5)
     assert real.shape == (3, 1, 1, 5)
@@ -109,7 +109,7 @@ def test_every_round_trip_is_exact(measured: Measured) -> None:
             trips.append((random_mask(), from_additive(to_additive(random_mask(), dtype, hidden))))
     for mask, back in trips:
         assert mask.shape == back.shape
-        measured.value("entries changed", (mask != back).sum().item(), lambda n: n == 0)
+        measured.value("entries changed", (mask != back).sum().item(), equals=0)
     theirs = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
     assert torch.equal(to_huggingface(from_huggingface(theirs)), theirs)
     assert from_huggingface(theirs.float()).equal(from_huggingface(theirs))
@@ -193,20 +193,20 @@ def moved(mask: Tensor) -> float:
 
 
 def test_later_tokens_do_not_change_earlier_outputs(measured: Measured) -> None:
-    measured.value("change", moved(causal(S, S)), lambda change: change == 0)
+    measured.value("change", moved(causal(S, S)), equals=0)
 
 
 def test_inverted_mask_is_caught_by_changing_what_it_should_hide(measured: Measured) -> None:
-    measured.value("change", moved(~causal(S, S)), lambda change: change > 1)
+    measured.value("change", moved(~causal(S, S)), above=1)
 
 
 def test_inverted_mask_puts_all_weight_on_hidden_keys(measured: Measured) -> None:
     query, key, _ = inputs(S, S)
     attend, mask = MaskedAttention(), causal(S, S)
     first = attend.attention(query, key, mask=~mask)[:, :, 0, 1:].sum(-1).min().item()
-    measured.value("token 0 on later tokens", first, lambda share: abs(share - 1) < 1e-12)
-    measured.value("right", leak(attend.attention(query, key, mask=mask), mask), lambda share: share == 0)
-    measured.value("inverted", leak(attend.attention(query, key, mask=~mask), mask), lambda share: share == 1)
+    measured.value("token 0 on later tokens", first, equals=1, within=1e-12)
+    measured.value("right", leak(attend.attention(query, key, mask=mask), mask), equals=0)
+    measured.value("inverted", leak(attend.attention(query, key, mask=~mask), mask), equals=1)
 
 
 def test_ones_and_zeros_as_floats_only_tilt_the_weights(measured: Measured) -> None:
@@ -218,9 +218,9 @@ def test_ones_and_zeros_as_floats_only_tilt_the_weights(measured: Measured) -> N
         shares[name] = weights[0, :, 2:].sum(-1).mean().item()
     _, weights = mha()(x, x, x, key_padding_mask=to_mha_padding(from_huggingface(real)))
     shares["converted"] = weights[0, :, 2:].sum(-1).mean().item()
-    measured.value("padding, float", shares["float"], lambda share: abs(share - 1 / (1 + math.e)) < 1e-12)
-    measured.value("padding, bool", shares["bool"], lambda share: abs(share - 1) < 1e-12)
-    measured.value("padding, converted", shares["converted"], lambda share: share == 0)
+    measured.value("padding, float", shares["float"], equals=1 / (1 + math.e), within=1e-12)
+    measured.value("padding, bool", shares["bool"], equals=1, within=1e-12)
+    measured.value("padding, converted", shares["converted"], equals=0)
 
 
 def test_ends_are_aligned_for_decoding(measured: Measured) -> None:
@@ -231,7 +231,7 @@ def test_ends_are_aligned_for_decoding(measured: Measured) -> None:
         measured.close(steps, whole[:, :, -new:])
     step = F.scaled_dot_product_attention(query[:, :, -1:], key, value, is_causal=True)
     measured.close(step, value[:, :, :1])  # torch's flag aligns the beginnings: key 0 alone
-    measured.value("torch's flag |Δ|", (step - whole[:, :, -1:]).abs().max().item(), lambda gap: gap > 1)
+    measured.value("torch's flag |Δ|", (step - whole[:, :, -1:]).abs().max().item(), above=1)
 
 
 def test_masks_are_joined_by_and(measured: Measured) -> None:
@@ -248,9 +248,9 @@ def test_mask_after_the_softmax_still_sees_the_hidden_keys(measured: Measured) -
     (query, key, _), attend, mask = inputs(S, S), MaskedAttention().attention, causal(S, S)
     other = torch.cat([key[:, :, :-1], -3 * key[:, :, -1:]], 2)
     late, moved = attend(query, key) * mask, attend(query, other) * mask
-    measured.value("smallest sum", late.sum(-1).min().item(), lambda total: total < 0.1)
+    measured.value("smallest sum", late.sum(-1).min().item(), below=0.1)
     gap = (moved - late)[:, :, :-1].abs().max().item()
-    measured.value("|Δ| when the last key changes", gap, lambda gap: gap > 0.1)
+    measured.value("|Δ| when the last key changes", gap, above=0.1)
     early, moved = attend(query, key, mask=mask), attend(query, other, mask=mask)
     measured.close(early.sum(-1), torch.ones(B, HEADS, S, dtype=torch.float64))
     measured.close(moved[:, :, :-1], early[:, :, :-1], tolerance=0)

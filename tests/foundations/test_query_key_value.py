@@ -174,7 +174,7 @@ def test_weights_are_a_distribution_over_the_keys(measured: Measured) -> None:
     query, key, _ = inputs(6, 7)
     weights = Attention(additive()).attention(query, key)
     measured.close(weights.sum(dim=2), torch.ones(2, 3, dtype=torch.float64))
-    measured.value("smallest weight", weights.min().item(), lambda smallest: smallest > 0)
+    measured.value("smallest weight", weights.min().item(), above=0)
 
 
 def test_output_lies_between_the_values(measured: Measured) -> None:
@@ -182,8 +182,8 @@ def test_output_lies_between_the_values(measured: Measured) -> None:
     y = Attention(lambda q, k: 3 * bilinear()(q, k))(query, key, value)
     low, high = value.amin(dim=1, keepdim=True), value.amax(dim=1, keepdim=True)
     place = (y - low) / (high - low)
-    measured.value("lowest", place.min().item(), lambda lowest: lowest >= 0)
-    measured.value("highest", place.max().item(), lambda highest: highest <= 1)
+    measured.value("lowest", place.min().item(), at_least=0)
+    measured.value("highest", place.max().item(), at_most=1)
 
 
 def test_keys_and_values_may_change_places_together(measured: Measured) -> None:
@@ -238,8 +238,8 @@ def test_gaussian_kernel_is_dot_for_keys_of_one_length(measured: Measured) -> No
 def test_scaling_keeps_the_variance_of_scores(measured: Measured) -> None:
     torch.manual_seed(0)
     query, key = torch.randn(4, 400, 64), torch.randn(4, 400, 64)
-    measured.value("Var(q·k), d = 64", dot(query, key).var().item(), lambda v: abs(v - 64) < 1)
-    measured.value("Var(q·k / √d)", scaled_dot(query, key).var().item(), lambda v: abs(v - 1) < 0.02)
+    measured.value("Var(q·k), d = 64", dot(query, key).var().item(), equals=64, within=1)
+    measured.value("Var(q·k / √d)", scaled_dot(query, key).var().item(), equals=1, within=0.02)
 
 
 def test_scaling_keeps_the_entropy_of_weights(measured: Measured) -> None:
@@ -248,7 +248,7 @@ def test_scaling_keeps_the_entropy_of_weights(measured: Measured) -> None:
         query, key = torch.randn(40, 200, d), torch.randn(40, 32, d)
         for name, score, expected in (("dot", dot, unscaled), ("scaled", scaled_dot, 3.0)):
             entropy = torch.special.entr(Attention(score).attention(query, key)).sum(dim=-1).mean().item()
-            measured.value(f"{name}, d = {d}", entropy, lambda e, expected=expected: abs(e - expected) < 0.04)
+            measured.value(f"{name}, d = {d}", entropy, equals=expected, within=0.04)
 
 
 def test_softmax_has_the_known_jacobian(measured: Measured) -> None:

@@ -146,7 +146,7 @@ def test_gradient_of_max_pooling_goes_to_one_of_two_equal_values(measured: Measu
     (shared,) = torch.autograd.grad(x.amax(dim=(2, 3)).sum(), x)
     for gradient, reached in ((ours, 1), (shared, 2)):
         measured.count(int(gradient.count_nonzero()), reached)
-        measured.value("sum", gradient.sum().item(), lambda total: total == 1)
+        measured.value("sum", gradient.sum().item(), equals=1)
 
 
 def test_soft_maximum_climbs_from_mean_to_maximum(measured: Measured) -> None:
@@ -154,7 +154,7 @@ def test_soft_maximum_climbs_from_mean_to_maximum(measured: Measured) -> None:
     expected = {0: 1.5, 0.5: 2.0846, 1: 2.4927, 2: 2.8448, 5: 2.9932, math.inf: 3}
     for beta, value in expected.items():
         found = MaxPooling(beta)(x).item()
-        measured.value("of 0, 1, 2, 3", found, lambda y, value=value: abs(y - value) < 5e-5)
+        measured.value("of 0, 1, 2, 3", found, equals=value, within=5e-5)
 
 
 def test_weights_are_the_gradient_of_log_sum_exp(measured: Measured) -> None:
@@ -172,7 +172,7 @@ def test_pooling_and_focus_have_distributions_gates_do_not(measured: Measured) -
     measured.close(sums, torch.ones_like(sums))
     low, high = gate().attention(x).sum(dim=(2, 3)).aminmax()
     for total in (low, high):
-        measured.value("sum of gates", total.item(), lambda total: abs(total - 1) > 0.5)
+        measured.value("|Σ gates − 1|", abs(total.item() - 1), above=0.5)
 
 
 def test_max_pooling_and_focus_stay_within_the_values(measured: Measured) -> None:
@@ -182,7 +182,7 @@ def test_max_pooling_and_focus_stay_within_the_values(measured: Measured) -> Non
     for y in outputs:
         for place in ((y - low[:, None]) / (high - low)[:, None]).aminmax():
             measured.value(
-                "place between smallest and largest", place.item(), lambda place: -1e-12 <= place <= 1 + 1e-12
+                "place between smallest and largest", place.item(), at_least=-1e-12, at_most=1 + 1e-12
             )
 
 
@@ -212,7 +212,7 @@ def test_each_query_is_answered_by_itself(measured: Measured) -> None:
     order = torch.randperm(6)
     measured.close(block(x, query[:, order]), block(x, query)[:, order])
     a, b = block.attention(x, 9 * query)[0, :2].flatten(1)
-    measured.value("shared weight", torch.minimum(a, b).sum().item(), lambda share: share < 0.5)
+    measured.value("shared weight", torch.minimum(a, b).sum().item(), below=0.5)
 
 
 def test_query_of_zeros_reads_the_mean(measured: Measured) -> None:

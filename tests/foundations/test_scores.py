@@ -183,7 +183,7 @@ def test_only_dot_products_treat_query_and_key_alike(measured: Measured) -> None
     for kind in ("general", "additive", "concat", "location"):
         scores = attend(kind).scores(x, x)
         gap = (scores.mT - scores).abs().max().item()
-        measured.value(kind, gap, lambda gap: gap > 0.1)
+        measured.value(kind, gap, above=0.1)
 
 
 def test_location_depends_on_the_query_only(measured: Measured) -> None:
@@ -201,7 +201,7 @@ def test_items_may_change_places_except_for_location(measured: Measured) -> None
         moved, y = block(query, key[:, order], value[:, order]), block(query, key, value)
         if kind == "location":
             gap = (moved - y).abs().max().item()
-            measured.value("location |Δ|", gap, lambda gap: gap > 0.1)
+            measured.value("location |Δ|", gap, above=0.1)
         else:
             measured.close(moved, y)
 
@@ -210,7 +210,7 @@ def test_additive_scores_are_bounded(measured: Measured) -> None:
     (query, key, _), block = inputs(), attend("additive")
     bound = block.v.weight.abs().sum().item()
     largest = block.scores(1e6 * query, 1e6 * key).abs().max().item()
-    measured.value("largest score / sum of |v|", largest / bound, lambda share: share <= 1 + 1e-12)
+    measured.value("largest score / sum of |v|", largest / bound, at_most=1 + 1e-12)
     scores = attend("dot").scores(10 * query, key)
     measured.close(scores, 10 * attend("dot").scores(query, key))  # a dot product has no bound
 
@@ -241,7 +241,7 @@ def test_weights_are_a_distribution_over_the_keys(measured: Measured, kind: str)
     query, key, _ = inputs()
     weights = attend(kind).attention(query, key)
     measured.close(weights.sum(dim=2), torch.ones(2, 3, dtype=torch.float64))
-    measured.value("smallest weight", weights.min().item(), lambda smallest: smallest > 0)
+    measured.value("smallest weight", weights.min().item(), above=0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -258,8 +258,8 @@ def test_variance_grows_with_width_unless_scaled(measured: Measured) -> None:
     for d in (16, 64, 256):
         query, key = torch.randn(8, 300, d), torch.randn(8, 300, d)
         found = {kind: ScoredAttention(kind, d, d).scores(query, key).var().item() for kind in KINDS[:2]}
-        measured.value(f"dot, d = {d}", found["dot"], lambda v, d=d: abs(v / d - 1) < 0.03)
-        measured.value("scaled", found["scaled_dot"], lambda v: abs(v - 1) < 0.03)
+        measured.value(f"dot, d = {d}", found["dot"], equals=d, within=0.03 * d)
+        measured.value("scaled", found["scaled_dot"], equals=1, within=0.03)
 
 
 def test_fresh_general_has_a_third_of_the_variance_of_dot(measured: Measured) -> None:
@@ -269,7 +269,7 @@ def test_fresh_general_has_a_third_of_the_variance_of_dot(measured: Measured) ->
         query, key, d = torch.randn(1, 200, 128), torch.randn(1, 200, 128), 128
         scores = [ScoredAttention(kind, d, d).scores(query, key) for kind in ("general", "dot")]
         ratios.append((scores[0].var() / scores[1].var()).item())
-    measured.value("ratio at d = 128", sum(ratios) / 10, lambda ratio: abs(ratio - 1 / 3) < 0.01)
+    measured.value("ratio at d = 128", sum(ratios) / 10, equals=1 / 3, within=0.01)
 
 
 def test_gradient_of_the_weights_vanishes_for_large_scores(measured: Measured) -> None:
@@ -278,7 +278,7 @@ def test_gradient_of_the_weights_vanishes_for_large_scores(measured: Measured) -
     for deviation, expected in ((1, 0.24), (4, 0.29), (16, 0.112), (64, 0.031)):
         a = attend("dot", 1, 1).float().attention(deviation * query, key)[:, 0]
         norm = (a.diag_embed() - a[:, :, None] * a[:, None]).norm(dim=(1, 2)).mean().item()
-        measured.value(f"deviation {deviation}", norm, lambda n, e=expected: abs(n / e - 1) < 0.08)
+        measured.value(f"deviation {deviation}", norm, equals=expected, within=0.08 * expected)
 
 
 class LargestTensor(TorchDispatchMode):

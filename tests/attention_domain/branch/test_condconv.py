@@ -110,7 +110,7 @@ def test_a_nonlinearity_in_the_experts_breaks_the_equality(measured: Measured) -
     layer, x = small()
     outputs = torch.stack([F.conv2d(x, expert, padding=1).relu() for expert in layer.experts], dim=1)
     mixture = torch.einsum("bn,bndhw->bdhw", layer.attention(x), outputs)
-    measured.value("max |Δ|", (layer(x).relu() - mixture).abs().max().item(), lambda gap: gap > 1)
+    measured.value("max |Δ|", (layer(x).relu() - mixture).abs().max().item(), above=1)
 
 
 @pytest.mark.parametrize("chosen", [0, 1, 2])
@@ -125,7 +125,7 @@ def test_all_open_weights_add_the_experts_up(measured: Measured) -> None:
     layer, x = small()
     nn.init.constant_(layer.routing.bias, 1000)
     measured.close(layer(x), F.conv2d(x, layer.experts.sum(dim=0), padding=1))
-    measured.value("Σ weights", layer.attention(x)[0].sum().item(), lambda total: total == 3)
+    measured.value("Σ weights", layer.attention(x)[0].sum().item(), equals=3)
 
 
 def test_each_sample_has_its_own_kernel(measured: Measured) -> None:

@@ -126,7 +126,7 @@ def test_temperature_divides_the_differences_of_scores(measured: Measured) -> No
 def test_anneals_in_a_straight_line_to_one(measured: Measured, epoch: int, expected: float) -> None:
     layer, _ = small(epoch=epoch)
     measured.close(layer.temperature, torch.tensor(expected, dtype=torch.float64), tolerance=1e-5)
-    measured.value("τ", layer.temperature.item(), lambda tau: tau >= 1)
+    measured.value("τ", layer.temperature.item(), at_least=1)
 
 
 @pytest.mark.parametrize(("epoch", "low", "high"), [(0, 0.9, 1.0), (10, 0.0, 0.7)])
@@ -135,7 +135,7 @@ def test_entropy_falls_with_the_temperature(measured: Measured, epoch: int, low:
     layer, x = small((64, 16, 3, 3), epoch, kernels=4)
     weights = layer.attention(x)
     entropy = -(weights * weights.log()).sum(dim=1).mean() / torch.tensor(4.0).log()
-    measured.value(f"τ {layer.temperature:g}", entropy.item(), lambda share: low <= share <= high)
+    measured.value(f"τ {layer.temperature:g}", entropy.item(), at_least=low, at_most=high)
 
 
 @pytest.mark.parametrize(("epoch", "low", "high"), [(0, 0.4, 1.0), (10, 0.0, 0.1)])
@@ -144,9 +144,7 @@ def test_all_kernels_learn_while_it_is_hot(measured: Measured, epoch: int, low: 
     layer, x = small((1, 16, 9, 9), epoch, kernels=4)
     (gradient,) = torch.autograd.grad(layer(x).sum(), layer.kernels)
     norms = gradient.flatten(1).norm(dim=1)
-    measured.value(
-        f"τ {layer.temperature:g}", (norms.min() / norms.max()).item(), lambda share: low <= share <= high
-    )
+    measured.value(f"τ {layer.temperature:g}", (norms.min() / norms.max()).item(), at_least=low, at_most=high)
 
 
 def test_equal_kernels_are_a_plain_convolution(measured: Measured) -> None:

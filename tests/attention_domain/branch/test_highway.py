@@ -87,7 +87,7 @@ def test_gradient_through_50_layers(
     network, x = deep(gate_bias)
     (gradient,) = torch.autograd.grad(network(x), x, cotangent := torch.randn_like(x))
     left = (gradient.norm() / cotangent.norm()).item()
-    measured.value(name, left, lambda share: low <= share <= high)
+    measured.value(name, left, at_least=low, at_most=high)
 
 
 def test_larger_weights_keep_the_gradient_without_a_gate(measured: Measured) -> None:
@@ -95,7 +95,7 @@ def test_larger_weights_keep_the_gradient_without_a_gate(measured: Measured) -> 
     for layer in network:
         layer.transform.weight.data *= 2**0.5
     (gradient,) = torch.autograd.grad(network(x), x, cotangent := torch.randn_like(x))
-    measured.value("left", (gradient.norm() / cotangent.norm()).item(), lambda share: 0.1 < share < 10)
+    measured.value("left", (gradient.norm() / cotangent.norm()).item(), above=0.1, below=10)
 
 
 def test_closed_gates_are_the_identity_at_any_depth(measured: Measured) -> None:
@@ -116,7 +116,7 @@ def test_open_gate_leaves_the_plain_layer(measured: Measured) -> None:
 def test_new_layer_carries_most(measured: Measured, gate_bias: float) -> None:
     torch.manual_seed(0)
     layer, x = HighwayLayer(32, gate_bias=gate_bias), torch.randn(4, 32, 8, 8)
-    measured.value("mean gate", layer.attention(x).mean().item(), lambda gate: gate < 0.5)
+    measured.value("mean gate", layer.attention(x).mean().item(), below=0.5)
     silent = layer.attention(torch.zeros_like(x))
     torch.testing.assert_close(silent, torch.full_like(x, gate_bias).sigmoid())
 

@@ -132,7 +132,7 @@ def test_weights_sum_to_one_over_branches(measured: Measured) -> None:
     weights = block.attention(x)
     measured.close(weights.sum(dim=1), torch.ones(2, 6, 1, 1, dtype=torch.float64))
     total = weights.sum(dim=2)
-    measured.value("Σ over channels", total.max().item(), lambda most: most > 1.5)
+    measured.value("Σ over channels", total.max().item(), above=1.5)
 
 
 def test_without_selection_the_branches_are_averaged(measured: Measured) -> None:

@@ -81,7 +81,7 @@ def test_order_of_channels_matters(measured: Measured) -> None:
     order = torch.randperm(32)
     gates, shuffled = block.attention(x), block.attention(x[:, order])
     change = (shuffled - gates[:, order]).abs().mean().item()
-    measured.value("mean |change of a gate|", change, lambda far: far > 0.1)
+    measured.value("mean |change of a gate|", change, above=0.1)
 
 
 def test_moved_along_the_channels_the_gates_move_along(measured: Measured) -> None:
@@ -93,7 +93,7 @@ def test_moved_along_the_channels_the_gates_move_along(measured: Measured) -> No
 def test_kernel_size_is_the_nearest_odd_number(measured: Measured) -> None:
     sizes = range(1, 4097)
     distance = max(abs(adaptive_kernel_size(C) - (math.log2(C) + 1) / 2) for C in sizes)
-    measured.value("max |k − t|", distance, lambda d: d <= 1)
+    measured.value("max |k − t|", distance, at_most=1)
     assert all(adaptive_kernel_size(C) == eca_kernel_size(C) for C in sizes)
 
 

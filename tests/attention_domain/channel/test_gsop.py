@@ -140,7 +140,7 @@ def test_covariance_has_no_negative_eigenvalue(measured: Measured) -> None:
     assert torch.equal(matrix, matrix.transpose(1, 2))
     assert (torch.linalg.matrix_rank(matrix) == 7).all()
     smallest = torch.linalg.eigvalsh(matrix).min().item()
-    measured.value("smallest eigenvalue", smallest, lambda value: abs(value) < 1e-12)
+    measured.value("smallest eigenvalue", smallest, equals=0, within=1e-12)
 
 
 def test_pixels_shuffled_together_keep_the_gates(measured: Measured) -> None:
@@ -156,7 +156,7 @@ def test_a_channel_moved_against_the_others_changes_the_gates(measured: Measured
     assert torch.allclose(moved.mean((2, 3)), x.mean((2, 3)))
     assert torch.allclose(moved.var((2, 3)), x.var((2, 3)))
     change = (block.attention(moved) - block.attention(x)).abs().max().item()
-    measured.value("largest change of a gate", change, lambda far: far > 0.1)
+    measured.value("largest change of a gate", change, above=0.1)
 
 
 def test_scores_are_affine_in_the_covariance(measured: Measured) -> None:

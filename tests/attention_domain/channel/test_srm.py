@@ -85,7 +85,7 @@ def test_contrast_alone_moves_the_gate(measured: Measured) -> None:
     mean = x.mean((2, 3), keepdim=True)
     stronger = mean + 2 * (x - mean)
     change = (layer.attention(stronger) - layer.attention(x)).abs().max().item()
-    measured.value("largest change of a gate", change, lambda far: far > 0.2)
+    measured.value("largest change of a gate", change, above=0.2)
 
 
 def test_gate_sees_its_own_channel_alone(measured: Measured) -> None:
@@ -112,7 +112,7 @@ def test_first_gradient_is_multiplied_by_316(measured: Measured) -> None:
     scores = torch.einsum("bcs,cs->bc", style_pooling(x), weights)
     plain = torch.sigmoid(scores - scores.mean(0))[:, :, None, None] * x
     ratio = new.cfc.grad / torch.autograd.grad(plain.square().sum(), weights)[0]
-    measured.value("gradient / gradient without the division", ratio.mean().item(), lambda r: 316 < r < 317)
+    measured.value("gradient / gradient without the division", ratio.mean().item(), above=316, below=317)
     assert torch.allclose(ratio, ratio.mean())
 
 
@@ -140,7 +140,7 @@ def test_other_samples_move_the_gates_in_training_only(measured: Measured) -> No
     measured.close(layer.attention(other)[0], layer.attention(x)[0])
     layer.train()
     change = (layer.attention(other) - layer.attention(x))[0].abs().mean().item()
-    measured.value("in training: mean |change of a gate|", change, lambda far: far > 0.05)
+    measured.value("in training: mean |change of a gate|", change, above=0.05)
 
 
 def test_resnet50_parameters(measured: Measured) -> None:

@@ -114,7 +114,7 @@ def test_added_scores_shift_every_channel_alike(measured: Measured) -> None:
 def test_multiplied_scores_have_rank_one(measured: Measured) -> None:
     block, x = small(multiply=True)
     first, second = torch.linalg.svdvals(block.attention(x).logit().flatten(2))[:, :2].unbind(dim=1)
-    measured.value("second / first singular value", (second / first).max().item(), lambda r: r < 1e-12)
+    measured.value("second / first singular value", (second / first).max().item(), below=1e-12)
 
 
 def test_two_refusals_multiplied_become_consent(measured: Measured) -> None:
@@ -123,9 +123,9 @@ def test_two_refusals_multiplied_become_consent(measured: Measured) -> None:
     channel = added.channel_branch(x.mean(dim=(2, 3)))[:, :, None, None]
     refused = (channel < 0) & (added.spatial_branch(x) < 0)
     assert refused.any()
-    measured.value("largest weight, added", added.attention(x)[refused].max().item(), lambda g: g < 0.5)
+    measured.value("largest weight, added", added.attention(x)[refused].max().item(), below=0.5)
     smallest = multiplied.attention(x)[refused].min().item()
-    measured.value("smallest weight, multiplied", smallest, lambda g: g > 0.5)
+    measured.value("smallest weight, multiplied", smallest, above=0.5)
 
 
 def test_position_score_sees_25_positions_of_17_by_17(measured: Measured) -> None:
@@ -149,8 +149,8 @@ def test_moved_pixels_leave_the_channel_scores(measured: Measured) -> None:
 def test_output_is_one_to_two_times_the_input(measured: Measured) -> None:
     block, x = small()
     ratio = block(x) / x
-    measured.value("output / input", ratio.min().item(), lambda low: low > 1)
-    measured.value("output / input", ratio.max().item(), lambda high: high < 2)
+    measured.value("output / input", ratio.min().item(), above=1)
+    measured.value("output / input", ratio.max().item(), below=2)
 
 
 def bam_resnet50() -> nn.Sequential:

@@ -139,7 +139,7 @@ def test_zero_correction_leaves_the_picture(measured: Measured) -> None:
 def test_weights_of_a_layer_have_rank_one(measured: Measured) -> None:
     network, x = small()
     first, second = torch.linalg.svdvals(network.attention(x).flatten(4))[..., :2].unbind(dim=-1)
-    measured.value("second / first singular value", (second / first).max().item(), lambda r: r < 1e-13)
+    measured.value("second / first singular value", (second / first).max().item(), below=1e-13)
 
 
 def test_moved_pixels_move_their_weights(measured: Measured) -> None:
@@ -155,7 +155,7 @@ def test_gates_hold_few_of_the_parameters(measured: Measured) -> None:
     network = CANet(64, modules=8, layers=4, reduction=16)
     gates = sum(parameters(gate) for m in network.stack for a in m for gate in (a.channel_gate, a.pixel_gate))
     measured.count(gates, 32 * (2 * 64 * 4 + 4 + 64 + 64 + 1))
-    measured.value("share of the gates", gates / parameters(network), lambda share: share < 0.02)
+    measured.value("share of the gates", gates / parameters(network), below=0.02)
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ def test_forward_equals_the_product_of_both_gates(measured: Measured) -> None:
 def test_weights_of_a_sample_have_rank_one(measured: Measured) -> None:
     block, x = small(size=(2, 32, 14, 10), reduction=16)
     first, second = torch.linalg.svdvals(block.attention(x).flatten(2))[:, :2].unbind(dim=1)
-    measured.value("second / first singular value", (second / first).max().item(), lambda r: r < 1e-14)
+    measured.value("second / first singular value", (second / first).max().item(), below=1e-14)
 
 
 def test_moved_pixels_change_the_spatial_gate_alone(measured: Measured) -> None:
@@ -155,7 +155,7 @@ def test_order_of_the_gates_matters(measured: Measured) -> None:
     swapped = block.spatial_gate(x) * x
     swapped = block.channel_gate(swapped) * swapped
     change = ((swapped - block(x)).norm() / block(x).norm()).item()
-    measured.value("|channel first − spatial first| / |output|", change, lambda far: far > 0.1)
+    measured.value("|channel first − spatial first| / |output|", change, above=0.1)
 
 
 def test_released_start_opens_the_spatial_gate_by_half(measured: Measured) -> None:

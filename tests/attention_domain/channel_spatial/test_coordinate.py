@@ -97,7 +97,7 @@ def test_in_training_rows_and_columns_are_normalised_together(measured: Measured
 def test_weights_of_a_channel_have_rank_one(measured: Measured) -> None:
     block, x = small(size=(2, 32, 14, 10))
     first, second = torch.linalg.svdvals(block.attention(x))[..., :2].unbind(dim=2)
-    measured.value("second / first singular value", (second / first).max().item(), lambda r: r < 1e-14)
+    measured.value("second / first singular value", (second / first).max().item(), below=1e-14)
 
 
 def test_weights_of_a_sample_have_a_higher_rank(measured: Measured) -> None:

@@ -194,7 +194,7 @@ def test_values_may_be_averaged_first_but_not_keys(measured: Measured) -> None:
     block, x = apnb((2, 16, 10, 13))
     measured.close(block.value(pyramid(x)), pyramid(block.value(x)))
     gap = (block.key(pyramid(x)) - pyramid(block.key(x))).abs().max().item()
-    measured.value("keys, max |Δ|", gap, lambda gap: gap > 0.1)
+    measured.value("keys, max |Δ|", gap, above=0.1)
 
 
 def test_a_single_cell_gives_every_position_the_mean(measured: Measured) -> None:
@@ -219,7 +219,7 @@ def test_context_starts_at_zero_but_the_block_is_not_the_identity(measured: Meas
     block = APNB(8).eval()
     without = torch.relu(block.fuse(torch.cat([torch.zeros_like(x), x], dim=1)))
     measured.close(block(x), without, tolerance=0)
-    measured.value("max |y − x|", (block(x) - x).abs().max().item(), lambda gap: gap > 0.1)
+    measured.value("max |y − x|", (block(x) - x).abs().max().item(), above=0.1)
 
 
 @pytest.mark.parametrize("side", [8, 16, 9, 12])
@@ -228,9 +228,9 @@ def test_cells_overlap_unless_the_grid_divides_the_map(measured: Measured, side:
     x = torch.randn(1, 3, side, side, dtype=torch.float64)
     distance = (pyramid(x, (8,)).mean(dim=2).flatten() - x.mean(dim=(0, 2, 3))).abs().max().item()
     if side % 8:
-        measured.value("9², 12²", distance, lambda distance: distance > 1e-3)
+        measured.value("9², 12²", distance, above=1e-3)
     else:
-        measured.value("8², 16²", distance, lambda distance: distance < 1e-15)
+        measured.value("8², 16²", distance, below=1e-15)
 
 
 @pytest.mark.parametrize(("block", "expected"), [(APNB(512), 920_576), (AFNB(1024, 2048), 9_971_456)])
@@ -243,16 +243,16 @@ def test_memory_is_linear_in_positions(measured: Measured) -> None:
     large, usual = torch.randn(1, 16, 64, 64), torch.randn(1, 16, 32, 32)
     with torch.no_grad():
         growth = peak_bytes(block, large) / peak_bytes(block, usual)
-        measured.value("bytes(64²) / bytes(32²)", growth, lambda growth: 3 < growth < 4.1)
+        measured.value("bytes(64²) / bytes(32²)", growth, above=3, below=4.1)
         share = peak_bytes(block, large) / (4 * 4096 * 110)
-    measured.value("bytes(64²) / bytes of 4,096 × 110", share, lambda share: share < 1)
+    measured.value("bytes(64²) / bytes of 4,096 × 110", share, below=1)
 
 
 def test_weights_of_the_abstract_are_298_times_fewer(measured: Measured) -> None:
     with torch.device("meta"):
         weights = APNB(4).eval().attention(torch.empty(1, 4, 128, 256))
     measured.count(weights.numel(), 128 * 256 * 110)
-    measured.value("N² / N S", (128 * 256) ** 2 / weights.numel(), lambda times: round(times) == 298)
+    measured.value("N² / N S", (128 * 256) ** 2 / weights.numel(), equals=298, within=0.5)
 
 
 def test_afnb_keeps_dtypes_and_all_its_parameters_learn() -> None:

@@ -166,7 +166,7 @@ def test_equals_mmcv(measured: Measured, factors: str, size: tuple[int, int], st
 def test_mmcv_is_wrong_with_e2_but_without_e4(measured: Measured, factors: str) -> None:
     block, x = block_and_map(factors, size=(6, 6))
     off = (public_forward(block, x, factors) - block(x)).abs().max().item()
-    measured.value("max |Δ|, square map", off, lambda off: off > 0.1)
+    measured.value("max |Δ|, square map", off, above=0.1)
     block, x = block_and_map(factors, size=(5, 7))
     with pytest.raises(RuntimeError, match="must match"):
         public_forward(block, x, factors)
@@ -216,9 +216,9 @@ def test_only_relative_factors_know_positions(measured: Measured, factors: str) 
     permuted = block(x.flatten(2)[..., order].view_as(x)).flatten(2)
     difference = (permuted - block(x).flatten(2)[..., order]).abs().max().item()
     if "1" in (factors[1], factors[3]):
-        measured.value("max |Δ|, with E2 or E4", difference, lambda off: off > 1e-2)
+        measured.value("max |Δ|, with E2 or E4", difference, above=1e-2)
     else:
-        measured.value("max |Δ|, without", difference, lambda off: off < 1e-12)
+        measured.value("max |Δ|, without", difference, below=1e-12)
 
 
 def test_nine_sharp_heads_of_e4_are_a_3x3_convolution(measured: Measured) -> None:

@@ -165,7 +165,7 @@ def test_embeddings_alone_know_positions(measured: Measured) -> None:
     order = torch.randperm(154)
     shuffled = x.flatten(2)[:, :, order].view_as(x)
     change = (layer(shuffled)[:, 48:].flatten(2) - layer(x)[:, 48:].flatten(2)[:, :, order]).abs().max()
-    measured.value("with", change.item(), lambda d: d > 0.01)
+    measured.value("with", change.item(), above=0.01)
     nn.init.zeros_(layer.rel_height)
     nn.init.zeros_(layer.rel_width)
     measured.close(layer(shuffled)[:, 48:].flatten(2), layer(x)[:, 48:].flatten(2)[:, :, order])
@@ -199,7 +199,7 @@ def test_memory_by_positions(measured: Measured, part: str, low: float, high: fl
     for side in (24, 48):
         layer = AugmentedConv2d(16, 16, 3, 16, 8, 2, (side, side))
         peaks.append(peak_bytes(getattr(layer, part), torch.randn(1, 16, side, side)))
-    measured.value(f"× memory, {part}", peaks[1] / peaks[0], lambda ratio: low < ratio < high)
+    measured.value(f"× memory, {part}", peaks[1] / peaks[0], above=low, below=high)
 
 
 def augmented(width: int, stride: int) -> nn.Module:

@@ -214,8 +214,8 @@ def test_saves_85_percent_of_the_operations(measured: Measured) -> None:
             run(x)
         counted.append(counter.get_total_flops())
     for name, flops in zip(("criss-cross, GFLOP", "all pairs, GFLOP"), counted, strict=True):
-        measured.value(name, flops / 1e9, lambda found: found > 0)
-    measured.value("saved", 1 - counted[0] / counted[1], lambda share: round(share, 2) == 0.85)
+        measured.value(name, flops / 1e9, above=0)
+    measured.value("saved", 1 - counted[0] / counted[1], equals=0.85, within=0.005)
 
 
 def test_memory_is_that_of_the_cross(measured: Measured) -> None:
@@ -224,9 +224,9 @@ def test_memory_is_that_of_the_cross(measured: Measured) -> None:
     small_map, large_map = torch.randn(1, 16, 32, 32), torch.randn(1, 16, 64, 64)
     with torch.no_grad():
         growth = peak_bytes(block, large_map) / peak_bytes(block, small_map)
-        measured.value("bytes(64²) / bytes(32²)", growth, lambda growth: 4 < growth < 8.1)
+        measured.value("bytes(64²) / bytes(32²)", growth, above=4, below=8.1)
         share = peak_bytes(block, large_map) / (4 * 4096**2)
-    measured.value("bytes(64²) / bytes of 4,096 × 4,096", share, lambda share: share < 0.2)
+    measured.value("bytes(64²) / bytes of 4,096 × 4,096", share, below=0.2)
     measured.count(block.attention(large_map).numel(), 4096 * 128)
 
 

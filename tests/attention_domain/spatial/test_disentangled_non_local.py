@@ -167,9 +167,9 @@ def test_low_unary_weight_silences_a_key_in_the_product_alone(measured: Measured
     pairwise, unary = block.pairwise(x)[0], block.unary(x)[0]
     product = pairwise * unary
     most = (product / product.sum(dim=-1, keepdim=True))[:, key].max().item()
-    measured.value("largest weight, product", most, lambda weight: weight < 1e-9)
+    measured.value("largest weight, product", most, below=1e-9)
     kept = block.attention(x)[0, :, key]
-    measured.value("sum", kept.max().item(), lambda weight: weight > 0.5)
+    measured.value("sum", kept.max().item(), above=0.5)
     measured.close(kept, pairwise[:, key])
 
 
@@ -201,11 +201,11 @@ def test_memory_is_linear_in_positions(measured: Measured) -> None:
         block(x).square().sum().backward()
 
     forward, backward = (peak_bytes(run, large) / peak_bytes(run, little) for run in (block, step))
-    measured.value("bytes(48²) / bytes(24²), forward", forward, lambda growth: 3.9 < growth < 4.1)
-    measured.value("with backward", backward, lambda growth: 3.9 < growth < 4.1)
+    measured.value("bytes(48²) / bytes(24²), forward", forward, above=3.9, below=4.1)
+    measured.value("with backward", backward, above=3.9, below=4.1)
     with torch.no_grad():
         explicit = peak_bytes(block.attention, large) / peak_bytes(block.attention, little)
-    measured.value("attention", explicit, lambda growth: 15 < growth < 16.1)
+    measured.value("attention", explicit, above=15, below=16.1)
 
 
 def test_parameters_with_and_without_biases(measured: Measured) -> None:

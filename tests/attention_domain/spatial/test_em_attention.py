@@ -141,8 +141,8 @@ def test_log_likelihood_never_falls(measured: Measured) -> None:
     for block.iterations in range(1, 13):
         seen.append(log_likelihood(features, block.fit(x)[1][0]))
     rises = torch.stack(seen).diff()
-    measured.value("smallest rise", rises.min().item(), lambda rise: rise > 0)
-    measured.value("in all", rises.sum().item(), lambda rise: rise > 0.1)
+    measured.value("smallest rise", rises.min().item(), above=0)
+    measured.value("in all", rises.sum().item(), above=0.1)
 
 
 @pytest.mark.parametrize("bases", [1, 3, 7])
@@ -195,8 +195,8 @@ def test_no_gradient_passes_the_steps(measured: Measured) -> None:
     assert through[1] is None
     whole = torch.autograd.grad(naive(block, x, detach=False)[0].sum(), (x, block.project.weight))
     share = ((whole[0] - through[0]).norm() / whole[0].norm()).item()
-    measured.value("left out of the slope in x, of its length", share, lambda share: share > 0.1)
-    measured.value("of the slope in W", whole[1].norm().item(), lambda length: length > 0.1)
+    measured.value("left out of the slope in x, of its length", share, above=0.1)
+    measured.value("of the slope in W", whole[1].norm().item(), above=0.1)
 
 
 def test_training_moves_the_bases(measured: Measured) -> None:
@@ -223,7 +223,7 @@ def test_multiply_adds_of_emanet(measured: Measured, channels: int, expected: fl
     with FlopCounterMode(display=False) as counter:
         emanet(channels)(torch.empty(1, 2048, 65, 65, device="meta"))
     giga = counter.get_total_flops() / 2e9
-    measured.value("G", giga, lambda giga: round(giga, 2) == expected)
+    measured.value("G", giga, equals=expected, within=0.005)
 
 
 def emanet(channels: int) -> nn.Sequential:
@@ -238,9 +238,9 @@ def test_memory_is_linear_in_positions(measured: Measured) -> None:
     large, usual = torch.randn(1, 16, 64, 64), torch.randn(1, 16, 32, 32)
     with torch.no_grad():
         growth = peak_bytes(block, large) / peak_bytes(block, usual)
-        measured.value("bytes(64²) / bytes(32²)", growth, lambda growth: 3.5 < growth < 4.1)
+        measured.value("bytes(64²) / bytes(32²)", growth, above=3.5, below=4.1)
         share = peak_bytes(block, large) / (4 * 4096**2)
-    measured.value("bytes(64²) / bytes of 4,096 × 4,096", share, lambda share: share < 0.1)
+    measured.value("bytes(64²) / bytes of 4,096 × 4,096", share, below=0.1)
 
 
 @pytest.mark.parametrize(

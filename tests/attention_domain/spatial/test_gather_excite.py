@@ -189,8 +189,8 @@ def test_extent_one_is_a_swish(measured: Measured, variant: str) -> None:
 def test_every_value_shrinks_and_keeps_its_sign(measured: Measured, variant: str, extent: int | None) -> None:
     block, x = block_and_map(variant, extent)
     ratio = block(x) / x
-    measured.value("y / x", ratio.min().item(), lambda low: low > 0)
-    measured.value("y / x", ratio.max().item(), lambda high: high < 1)
+    measured.value("y / x", ratio.min().item(), above=0)
+    measured.value("y / x", ratio.max().item(), below=1)
 
 
 @pytest.mark.parametrize("extent", [2, 4, 8])
@@ -210,9 +210,9 @@ def test_only_theta_plus_mixes_channels(measured: Measured, variant: str, extent
     influence = jacobian[:, 0].abs().sum((-1, -2))  # (gate, channel)
     foreign = (influence - influence.diag().diag()).max().item()
     if variant == "theta_plus":
-        measured.value("other channels, theta_plus", foreign, lambda felt: felt > 1e-3)
+        measured.value("other channels, theta_plus", foreign, above=1e-3)
     else:
-        measured.value("others", foreign, lambda felt: felt == 0)
+        measured.value("others", foreign, equals=0)
 
 
 @pytest.mark.parametrize("extent", [2, 4, 8])

@@ -204,7 +204,7 @@ def test_memory_is_that_of_input_and_output(measured: Measured, fusion: str) -> 
     block, x = GlobalContext(64, fusion=fusion), torch.randn(2, 64, 24, 32)
     with torch.no_grad():
         stored = peak_bytes(block, x) / (4 * x.numel())
-    measured.value("bytes / bytes of the map", stored, lambda maps: maps < 2.1)
+    measured.value("bytes / bytes of the map", stored, below=2.1)
 
 
 @pytest.mark.parametrize(

@@ -152,8 +152,8 @@ def test_what_is_added_has_rank_m(measured: Measured) -> None:
 def test_weights_are_not_a_distribution(measured: Measured) -> None:
     unit, (x,) = example()
     weights = unit.attention(x)
-    measured.value("min", weights.min().item(), lambda low: low < -0.5)
-    measured.value("Σ", weights.sum(-1).abs().min().item(), lambda total: abs(total - 1) > 0.1)
+    measured.value("min", weights.min().item(), below=-0.5)
+    measured.value("|Σ − 1|", (weights.sum(-1) - 1).abs().min().item(), above=0.1)
 
 
 def test_an_edge_carries_a_change_to_far_positions(measured: Measured) -> None:
@@ -175,13 +175,13 @@ def test_an_edge_carries_a_change_to_far_positions(measured: Measured) -> None:
         joined = (unit(changed) - unit(hot))[..., 2:].abs().amax(dim=(0, 1, 2))
     measured.close(apart, torch.zeros(4, dtype=torch.float64))
     measured.close(joined[:2], torch.zeros(2, dtype=torch.float64))
-    measured.value("joined", joined[2:].min().item(), lambda change: change > 0.1)
+    measured.value("joined", joined[2:].min().item(), above=0.1)
 
 
 def test_memory_is_linear_in_positions(measured: Measured) -> None:
     unit, _ = example()
     peaks = [peak_bytes(unit, torch.randn(1, 32, side, side)) for side in (32, 64)]
-    measured.value("× memory", peaks[1] / peaks[0], lambda ratio: 3.8 < ratio < 4.2)
+    measured.value("× memory", peaks[1] / peaks[0], above=3.8, below=4.2)
 
 
 @pytest.mark.parametrize(("channels", "expected"), [(64, 6_592), (512, 411_136), (1024, 1_641_472)])

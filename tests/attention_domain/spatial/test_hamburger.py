@@ -213,8 +213,8 @@ def test_error_never_rises(measured: Measured) -> None:
         bases, codes = ham(x)
         errors.append((x - bases @ codes.mT).square().sum((1, 2)))
     steps = torch.stack(errors).diff(dim=0)
-    measured.value("largest rise", steps.max().item(), lambda rise: rise <= 0)
-    measured.value("error left", (errors[-1] / errors[0]).mean().item(), lambda ratio: ratio < 0.9)
+    measured.value("largest rise", steps.max().item(), at_most=0)
+    measured.value("error left", (errors[-1] / errors[0]).mean().item(), below=0.9)
 
 
 def test_exact_factors_stay(measured: Measured) -> None:
@@ -228,7 +228,7 @@ def test_exact_factors_stay(measured: Measured) -> None:
 def test_nmf_is_non_negative_and_of_rank_r(measured: Measured) -> None:
     ham, x = non_negative()
     bases, codes = ham(x)
-    measured.value("smallest entry", min(bases.min().item(), codes.min().item()), lambda low: low >= 0)
+    measured.value("smallest entry", min(bases.min().item(), codes.min().item()), at_least=0)
     for product in bases @ codes.mT:
         measured.count(int(torch.linalg.matrix_rank(product)), 4)
 
@@ -260,7 +260,7 @@ def test_same_output_other_gradient(measured: Measured, ham: str) -> None:
     (one, x), (full, _) = small(ham, True), small(ham, False)
     measured.close(one(x), full(x), tolerance=0)
     short, whole = input_gradient(one, x), input_gradient(full, x)
-    measured.value("‖Δ∇‖ / ‖∇‖", ((short - whole).norm() / whole.norm()).item(), lambda ratio: ratio > 0.01)
+    measured.value("‖Δ∇‖ / ‖∇‖", ((short - whole).norm() / whole.norm()).item(), above=0.01)
 
 
 @pytest.mark.parametrize("ham", ["nmf", "cd"])
@@ -286,13 +286,13 @@ def test_memory_by_rounds(measured: Measured, one_step: bool, low: float, high: 
         block = Hamburger(16, 16, rank=8, steps=steps, one_step=one_step)
         peaks.append(peak_bytes(lambda x, block=block: block(x).sum().backward(), torch.randn(1, 16, 32, 32)))
     name = "× memory, one step" if one_step else "× memory, full"
-    measured.value(name, peaks[1] / peaks[0], lambda ratio: low < ratio < high)
+    measured.value(name, peaks[1] / peaks[0], above=low, below=high)
 
 
 def test_memory_is_linear_in_positions(measured: Measured) -> None:
     block, _ = example()
     peaks = [peak_bytes(block, torch.randn(1, 32, side, side)) for side in (32, 64)]
-    measured.value("× memory", peaks[1] / peaks[0], lambda ratio: 3.8 < ratio < 4.2)
+    measured.value("× memory", peaks[1] / peaks[0], above=3.8, below=4.2)
 
 
 def test_output_depends_on_the_drawing(measured: Measured) -> None:
@@ -300,7 +300,7 @@ def test_output_depends_on_the_drawing(measured: Measured) -> None:
     assert torch.equal(block(x), block(x))
     first = block(x) - x
     block.ham.bases.copy_(nn.functional.normalize(torch.rand(64, 8), dim=0))
-    measured.value("‖Δ‖ / ‖f - x‖", ((block(x) - x - first).norm() / first.norm()).item(), lambda d: d > 0.05)
+    measured.value("‖Δ‖ / ‖f - x‖", ((block(x) - x - first).norm() / first.norm()).item(), above=0.05)
 
 
 @pytest.mark.parametrize(("channels", "expected"), [(64, 8_384), (256, 131_840), (512, 525_824)])

@@ -186,7 +186,7 @@ def test_same_labels_same_region_and_descriptor(measured: Measured) -> None:
     first, second = same(x).chunk(2, 1)
     measured.close(first, second)
     apart = (different.corners(x)[:, 0] != different.corners(x)[:, 1]).any(1).sum().item()
-    measured.value("samples in which other labels choose another region, of 24", apart, lambda n: n >= 8)
+    measured.value("samples in which other labels choose another region, of 24", apart, at_least=8)
 
 
 def test_descriptors_cannot_teach_the_detection(measured: Measured) -> None:
@@ -206,7 +206,7 @@ def test_grains_need_not_agree(measured: Measured) -> None:
     family, _, species = (z.softmax(1) for z in block.logits(x))
     parent = [s % 5 for s in range(19)]  # a tree; the module knows none
     gap = (family - coarse_probabilities(species, parent)).abs().max().item()
-    measured.value("max |p(family) − Σ p(species)|", gap, lambda difference: difference > 0.05)
+    measured.value("max |p(family) − Σ p(species)|", gap, above=0.05)
 
 
 def test_region_as_large_as_the_map_reads_everything(measured: Measured) -> None:

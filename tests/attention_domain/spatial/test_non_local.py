@@ -222,9 +222,9 @@ def test_softmax_modes_alone_have_rows_that_sum_to_one(measured: Measured, mode:
     weights = block.attention(x)
     distance = (weights.sum(dim=-1) - 1).abs().max().item()
     if mode in ("gaussian", "embedded_gaussian"):
-        measured.value("max |Σ − 1|, Gaussians", distance, lambda far: far < 1e-12)
+        measured.value("max |Σ − 1|, Gaussians", distance, below=1e-12)
     else:
-        measured.value("max |Σ − 1|, others", distance, lambda far: far > 0.5)
+        measured.value("max |Σ − 1|, others", distance, above=0.5)
     assert (weights >= 0).all() == (mode != "dot_product")
 
 
@@ -256,9 +256,9 @@ def test_normalised_features_match_themselves_best(measured: Measured) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_memory_of_forward_is_linear_in_positions(measured: Measured, mode: str) -> None:
     block = NonLocalBlock(16, mode)
-    measured.value("bytes(64²) / bytes(32²), forward", growth(block), lambda ratio: 3.9 < ratio < 4.1)
+    measured.value("bytes(64²) / bytes(32²), forward", growth(block), above=3.9, below=4.1)
     with torch.no_grad():
-        measured.value("attention", growth(block.attention), lambda ratio: 15 < ratio < 16.1)
+        measured.value("attention", growth(block.attention), above=15, below=16.1)
 
 
 def test_memory_of_backward_is_linear_in_positions(measured: Measured) -> None:
@@ -267,7 +267,7 @@ def test_memory_of_backward_is_linear_in_positions(measured: Measured) -> None:
     def step(x: Tensor) -> None:
         block(x).square().sum().backward()
 
-    measured.value("bytes(64²) / bytes(32²)", growth(step), lambda ratio: 3.9 < ratio < 4.1)
+    measured.value("bytes(64²) / bytes(32²)", growth(step), above=3.9, below=4.1)
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,7 @@ def test_targets_receive_one_but_sources_do_not_give_one(measured: Measured) -> 
     weights = block.attention(x)
     measured.close(weights.sum(dim=-1), torch.ones_like(weights[..., 0]))
     far = (weights.sum(dim=-2) - 1).abs().amax(dim=(0, 2)).min().item()
-    measured.value("max |Σ − 1| over targets", far, lambda far: far > 0.5)
+    measured.value("max |Σ − 1| over targets", far, above=0.5)
 
 
 def test_every_offset_is_used(measured: Measured) -> None:
@@ -192,9 +192,9 @@ def test_memory_exceeds_that_of_non_local(measured: Measured) -> None:
     with torch.no_grad():
         needed = peak_bytes(block.attention, x)
         ratio = needed / peak_bytes(other.attention, x)
-    measured.value("bytes / bytes of the non-local weights", ratio, lambda ratio: ratio > 3)
+    measured.value("bytes / bytes of the non-local weights", ratio, above=3)
     predicted = block.predict(block.reduce(x)).numel() / 1024**2
-    measured.value("scores predicted / N²", predicted, lambda scores: 3.8 < scores < 4)
+    measured.value("scores predicted / N²", predicted, above=3.8, below=4)
 
 
 @pytest.mark.parametrize(("side", "expected"), [(30, 8_291_328), (45, 12_837_888)])

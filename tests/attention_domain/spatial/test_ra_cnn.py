@@ -143,9 +143,9 @@ def test_mask_tends_to_the_square_as_k_grows(measured: Measured) -> None:
     last = 4096.0
     for k in (0.05, 1.0, 10.0, 100.0):
         distance = (boxcar(SQUARE, 64, 64, k)[0, 0] - square).abs().sum().item()
-        measured.value(f"Σ|M - square| at k = {k:g}", distance, lambda value, last=last: value < last / 4)
+        measured.value(f"Σ|M - square| at k = {k:g}", distance, below=last / 4)
         last = distance
-    measured.value("pixels in the square", square.sum().item(), lambda value: value == 441)
+    measured.value("pixels in the square", square.sum().item(), equals=441)
 
 
 def test_area_of_a_soft_mask_is_that_of_the_square(measured: Measured) -> None:
@@ -159,11 +159,11 @@ def test_edges_say_where_the_square_should_go(measured: Measured) -> None:
     )  # pixel i of mask i, so that row i of the gradient is its
     derivative = torch.autograd.grad(each.sum(), t)[0].view(24, 24, 3)
     left, right, top, bottom = derivative[11, 7], derivative[11, 18], derivative[5, 12], derivative[16, 12]
-    measured.value("∂M/∂t_x left", left[0].item(), lambda value: value < -0.1)
-    measured.value("right", right[0].item(), lambda value: value > 0.1)
+    measured.value("∂M/∂t_x left", left[0].item(), below=-0.1)
+    measured.value("right", right[0].item(), above=0.1)
     least = min(edge[2].item() for edge in (left, right, top, bottom))
-    measured.value("∂M/∂t_l on the edges at least", least, lambda value: value > 0.1)
-    measured.value("anywhere at least", derivative[..., 2].min().item(), lambda value: value >= 0)
+    measured.value("∂M/∂t_l on the edges at least", least, above=0.1)
+    measured.value("anywhere at least", derivative[..., 2].min().item(), at_least=0)
 
 
 def test_a_sharp_mask_does_not_feel_what_lies_outside(measured: Measured) -> None:
@@ -172,8 +172,8 @@ def test_a_sharp_mask_does_not_feel_what_lies_outside(measured: Measured) -> Non
         t = SQUARE.clone().requires_grad_()
         seen = boxcar(t, 64, 64, k)[0, 0, 26, 50]  # a pixel 9.3 to the right of the square
         gradient[k] = torch.autograd.grad(seen, t)[0].abs().max().item()
-    measured.value("|∂M/∂t| at k = 0.5", gradient[0.5], lambda value: value > 1e-3)
-    measured.value("at k = 10", gradient[10.0], lambda value: 0 <= value < 1e-30)
+    measured.value("|∂M/∂t| at k = 0.5", gradient[0.5], above=1e-3)
+    measured.value("at k = 10", gradient[10.0], at_least=0, below=1e-30)
 
 
 def test_zoom_equals_interpolate_on_whole_pixels(measured: Measured) -> None:
@@ -212,8 +212,8 @@ def test_ranking_loss_alone_brings_the_square_to_the_object(measured: Measured) 
         optimiser.zero_grad()
         ranking_loss(before, after, label).backward()
         optimiser.step()
-    measured.value("pixels off before", distances[0], lambda value: value > 8)
-    measured.value("after 100 steps", distances[-1], lambda value: value < 2)
+    measured.value("pixels off before", distances[0], above=8)
+    measured.value("after 100 steps", distances[-1], below=2)
 
 
 def test_counts_the_parameters_of_the_first_proposal_network(measured: Measured) -> None:

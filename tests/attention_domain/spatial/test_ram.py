@@ -236,9 +236,9 @@ def test_reinforce_follows_the_exact_gradient_of_the_reward(measured: Measured) 
     losses = (hybrid_loss(model.train().play(draws), labels) for _ in range(60))
     sampled = torch.stack([torch.autograd.grad(loss, bias)[0] for loss in losses])
     error = (sampled.mean(0) - exact) / (sampled.std(0) / len(sampled) ** 0.5)
-    measured.value("expected reward", expected_reward.item(), lambda value: 0.2 < value < 0.8)
-    measured.value("exact |gradient|", exact.norm().item(), lambda value: value > 0.05)
-    measured.value("max |error| in standard errors", error.abs().max().item(), lambda value: value < 4)
+    measured.value("expected reward", expected_reward.item(), above=0.2, below=0.8)
+    measured.value("exact |gradient|", exact.norm().item(), above=0.05)
+    measured.value("max |error| in standard errors", error.abs().max().item(), below=4)
 
 
 def test_locations_are_drawn_with_the_spread_of_the_policy(measured: Measured) -> None:
@@ -246,10 +246,8 @@ def test_locations_are_drawn_with_the_spread_of_the_policy(measured: Measured) -
     model.locate.bias.data = torch.tensor([0.1, -0.2], dtype=x.dtype)
     drawn = model.train().play(x.expand(40_000, -1, -1, -1)).locations[:, 0]
     off = (drawn.mean(0) - model.locate.bias) / (model.std / 200)  # in standard errors
-    measured.value(
-        "standard deviation of a coordinate", drawn.std(0).mean().item(), lambda s: abs(s - 0.1) < 0.001
-    )
-    measured.value("max |mean error| in standard errors", off.abs().max().item(), lambda z: z < 4)
+    measured.value("standard deviation of a coordinate", drawn.std(0).mean().item(), equals=0.1, within=0.001)
+    measured.value("max |mean error| in standard errors", off.abs().max().item(), below=4)
 
 
 def test_sensor_sees_the_same_when_picture_and_location_move_together(measured: Measured) -> None:

@@ -232,10 +232,10 @@ def test_memory_is_linear_in_positions(measured: Measured, options: dict[str, An
     def growth(run: Any) -> float:
         return peak_bytes(run, torch.randn(1, 16, 64, 64)) / peak_bytes(run, torch.randn(1, 16, 32, 32))
 
-    measured.value("bytes(64²) / bytes(32²), forward", growth(block), lambda times: 3.9 < times < 4.1)
-    measured.value("with backward", growth(step), lambda times: 3.9 < times < 4.1)
+    measured.value("bytes(64²) / bytes(32²), forward", growth(block), above=3.9, below=4.1)
+    measured.value("with backward", growth(step), above=3.9, below=4.1)
     with torch.no_grad():
-        measured.value("attention", growth(block.attention), lambda times: 15 < times < 16.1)
+        measured.value("attention", growth(block.attention), above=15, below=16.1)
 
 
 @pytest.mark.parametrize(

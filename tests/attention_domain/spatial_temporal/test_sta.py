@@ -67,8 +67,8 @@ def test_equals_naive_reference(measured: Measured, frames: int, regions: int) -
 
 def test_scores_of_a_stripe_sum_to_one_over_the_frames(measured: Measured) -> None:
     scores = STA(4).attention(clip())
-    measured.value("max |Σ − 1|", (scores.sum(dim=1) - 1).abs().max().item(), lambda far: far < 1e-12)
-    measured.value("Σ over stripes", scores.sum(dim=2).min().item(), lambda total: total < 0.8)
+    measured.value("max |Σ − 1|", (scores.sum(dim=1) - 1).abs().max().item(), below=1e-12)
+    measured.value("Σ over stripes", scores.sum(dim=2).min().item(), below=0.8)
 
 
 def test_order_of_frames_does_not_matter(measured: Measured) -> None:
@@ -101,7 +101,7 @@ def test_blank_stripe_gets_nothing_and_a_loud_one_everything(measured: Measured)
     measured.close(STA(4).attention(x)[:, 2, 2], torch.zeros(2, dtype=torch.float64), tolerance=0)
     x[:, :, 2, 4:6] = 50  # an occluder that the features respond to
     scores = STA(4).attention(x)
-    measured.value("score of a loud occluder", scores[:, 2, 2].min().item(), lambda score: score > 0.45)
+    measured.value("score of a loud occluder", scores[:, 2, 2].min().item(), above=0.45)
     assert (scores.argmax(dim=1)[:, 2] == 2).all()
 
 

@@ -127,8 +127,8 @@ def test_each_frame_gives_away_one_unit_of_weight(measured: Measured) -> None:
     weights = block.attention(x, mask)
     measured.close(weights.sum(dim=-1), torch.ones(2, 9, dtype=torch.float64))
     received = weights[0].sum(dim=0)
-    measured.value("received by a frame", received.min().item(), lambda low: low < 0.9)
-    measured.value("received by a frame", received.max().item(), lambda high: high > 1.1)
+    measured.value("received by a frame", received.min().item(), below=0.9)
+    measured.value("received by a frame", received.max().item(), above=1.1)
     assert not weights[1, :, 4:].any()
 
 
@@ -154,7 +154,7 @@ def test_attention_does_not_know_the_order_but_the_pyramid_does(measured: Measur
     local = block._local(x, mask)
     measured.close(block._weights(local[..., order], mask), block._weights(local, mask)[:, order][..., order])
     change = (block(x[:, order]) - block(x)).abs().max().item()
-    measured.value("max |f(permuted) − f|", change, lambda far: far > 0.1)
+    measured.value("max |f(permuted) − f|", change, above=0.1)
 
 
 def test_reversed_clip_gives_the_same_with_symmetric_kernels(measured: Measured) -> None:
@@ -164,7 +164,7 @@ def test_reversed_clip_gives_the_same_with_symmetric_kernels(measured: Measured)
         kernel = branch[0].weight.data
         kernel.copy_((kernel + kernel.flip(-1)) / 2)
     measured.close(block(x.flip(1)), block(x))
-    measured.value("max |f(reversed) − f|, other kernels", change, lambda far: far > 0.1)
+    measured.value("max |f(reversed) − f|, other kernels", change, above=0.1)
 
 
 def test_descriptor_weighs_frames_by_the_attention_they_receive(measured: Measured) -> None:
@@ -183,7 +183,7 @@ def test_transposed_weights_would_cancel_in_the_mean(measured: Measured) -> None
     uniform = (local + block.out(block.value(local).mean(dim=-1, keepdim=True))).mean(dim=-1)
     measured.close(transposed, uniform)
     gap = (block(x) - transposed).abs().max().item()
-    measured.value("max |f − f(transposed)|", gap, lambda far: far > 0.01)
+    measured.value("max |f − f(transposed)|", gap, above=0.01)
 
 
 def test_parameters_for_128_features(measured: Measured) -> None:

@@ -114,8 +114,8 @@ def test_kernels_sum_to_one_and_gates_do_not(measured: Measured) -> None:
     block, x = small()
     kernels, gates = block.kernel(x), block.importance(x)
     distance = (kernels.sum(dim=-1) - 1).abs().max().item()
-    measured.value("max |Σ Θ − 1|", distance, lambda far: far < 1e-12)
-    measured.value("Σ L", gates.sum(dim=-1).max().item(), lambda total: total > 3)
+    measured.value("max |Σ Θ − 1|", distance, below=1e-12)
+    measured.value("Σ L", gates.sum(dim=-1).max().item(), above=3)
     assert (kernels > 0).all()
     assert ((gates > 0) & (gates < 1)).all()
 
@@ -164,7 +164,7 @@ def test_weights_depend_on_frame_means_alone(measured: Measured) -> None:
 def test_order_of_frames_changes_the_kernel(measured: Measured) -> None:
     block, x = small()
     change = (block.kernel(x.flip(2)) - block.kernel(x)).abs().max().item()
-    measured.value("max |Θ(reversed) − Θ|", change, lambda far: far > 0.1)
+    measured.value("max |Θ(reversed) − Θ|", change, above=0.1)
 
 
 def test_parameters_for_64_channels_and_8_frames(measured: Measured) -> None:

@@ -176,7 +176,7 @@ def test_keys_are_drawn_as_often_as_the_softmax_says(temperature: float, measure
     counts = gumbel_softmax(scores.expand(DRAWS, -1), temperature).argmax(-1).bincount(minlength=6)
     expected = DRAWS * softmax(scores, [True] * 6)
     chi_squared = ((counts - expected) ** 2 / expected).sum().item()
-    measured.value("χ² (5 degrees of freedom)", chi_squared, lambda value: value < 20.5)  # p = 0.001
+    measured.value("χ² (5 degrees of freedom)", chi_squared, below=20.5)  # p = 0.001
 
 
 def test_probabilities_in_place_of_scores_draw_something_else(measured: Measured) -> None:
@@ -186,15 +186,15 @@ def test_probabilities_in_place_of_scores_draw_something_else(measured: Measured
         gumbel_softmax(scores.expand(DRAWS, 3), 1.0, hard=True).mean(0)[0].item()
         for scores in (probabilities.log(), probabilities)
     )
-    measured.value("share of the key of probability 0.7", right, lambda value: abs(value - 0.7) < 0.01)
-    measured.value("with probabilities as scores", wrong, lambda value: abs(value - 0.464) < 0.01)
+    measured.value("share of the key of probability 0.7", right, equals=0.7, within=0.01)
+    measured.value("with probabilities as scores", wrong, equals=0.464, within=0.01)
 
 
 def test_low_temperature_is_one_hot_and_high_is_uniform(measured: Measured) -> None:
     scores = problem()[0].expand(DRAWS, -1)
     for temperature, low, high in ((0.01, 0.99, 1.0), (1.0, 0.5, 0.8), (100.0, 1 / 6, 0.18)):
         largest = gumbel_softmax(scores, temperature).amax(-1).mean().item()
-        measured.value(f"largest weight at {temperature:g}", largest, lambda v: low < v < high)  # noqa: B023
+        measured.value(f"largest weight at {temperature:g}", largest, above=low, below=high)
 
 
 @pytest.mark.parametrize("hard", [False, True])
@@ -207,8 +207,8 @@ def test_mean_gradient_of_two_equal_keys_is_the_integral(hard: bool, measured: M
         y = (u.logit() / temperature).sigmoid()  # the difference of two Gumbel variables is logistic
         mean = (y * (1 - y)).mean() / temperature
         errors.append(((found.mean() - mean) / (found.std() / DRAWS**0.5)).abs().item())
-        measured.value(f"share at {temperature:g}", mean.item() / 0.25, lambda v: v < 1)
-    measured.value("max |error| in standard errors", max(errors), lambda value: value < 4)
+        measured.value(f"share at {temperature:g}", mean.item() / 0.25, below=1)
+    measured.value("max |error| in standard errors", max(errors), below=4)
 
 
 def test_soft_bias_vanishes_with_the_temperature_but_the_noise_grows(measured: Measured) -> None:
@@ -220,8 +220,8 @@ def test_soft_bias_vanishes_with_the_temperature_but_the_noise_grows(measured: M
     assert biases == sorted(biases, reverse=True)
     assert noises == sorted(noises)
     for t, share, spread in zip(found, biases, noises, strict=True):
-        measured.value(f"bias at {t:g}", share, lambda value: value > 0)
-        measured.value(f"noise at {t:g}", spread, lambda value: value > 0)
+        measured.value(f"bias at {t:g}", share, above=0)
+        measured.value(f"noise at {t:g}", spread, above=0)
 
 
 def test_straight_through_keeps_a_bias_unless_the_loss_is_quadratic(measured: Measured) -> None:
@@ -233,11 +233,11 @@ def test_straight_through_keeps_a_bias_unless_the_loss_is_quadratic(measured: Me
     exact, limit = exact_gradient(scores, loss), straight_through_limit(scores, loss)
     for temperature in (1.0, 0.1):
         share = bias(estimates(scores, loss, temperature, hard=True), exact)
-        measured.value(f"bias at {temperature:g}", share, lambda value: value > 0.25)
-    measured.value("limit of the bias", bias(limit[None], exact), lambda value: 0.15 < value < 0.25)
+        measured.value(f"bias at {temperature:g}", share, above=0.25)
+    measured.value("limit of the bias", bias(limit[None], exact), above=0.15, below=0.25)
     found = estimates(scores, loss, 0.02, hard=True)
     error = (found.mean(0) - limit) / (found.std(0) / DRAWS**0.5)
-    measured.value("error at 0.02 in standard errors", error.abs().max().item(), lambda value: value < 4)
+    measured.value("error at 0.02 in standard errors", error.abs().max().item(), below=4)
 
 
 def test_straight_through_and_soft_gradients_agree_if_the_loss_is_linear(measured: Measured) -> None:
@@ -265,8 +265,8 @@ def test_reinforce_has_no_bias_and_a_baseline_lowers_its_noise(measured: Measure
         measured.close((policy[:, None] * terms).sum(0).detach(), exact)
         variance = (policy[:, None] * (terms - exact).square()).sum().detach()
         spreads.append((variance.sqrt() / exact.norm()).item())
-    measured.value("noise", spreads[0], lambda value: value > spreads[1])
-    measured.value("with the mean reward as baseline", spreads[1], lambda value: value > 0)
+    measured.value("noise", spreads[0], above=spreads[1])
+    measured.value("with the mean reward as baseline", spreads[1], above=0)
 
 
 def test_reads_the_likeliest_key_in_eval_mode() -> None:

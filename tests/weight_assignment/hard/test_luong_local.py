@@ -128,14 +128,14 @@ def test_the_centre_learns_through_the_gaussian_alone(measured: Measured) -> Non
     without = (cotangent * naive(attend, query, key, sigma=math.inf)[1]).sum()
     silent = torch.autograd.grad(without, parameters, allow_unused=True)
     total = sum(gradient.abs().sum().item() for gradient in silent if gradient is not None)
-    measured.value("gradient without the Gaussian", total, lambda value: value == 0)
+    measured.value("gradient without the Gaussian", total, equals=0)
 
 
 def test_weights_sum_to_less_than_one(measured: Measured) -> None:
     attend, query, key = build(B=20, T=20, S=30, w=4)
     sums = attend.attention(query, key).sum(2).detach()
-    measured.value("smallest sum", sums.min().item(), lambda value: value >= math.exp(-2))
-    measured.value("mean", sums.mean().item(), lambda value: value < 0.95)
+    measured.value("smallest sum", sums.min().item(), at_least=math.exp(-2))
+    measured.value("mean", sums.mean().item(), below=0.95)
     assert sums.max() <= 1
 
 
@@ -169,11 +169,12 @@ def test_a_window_moves_in_jumps(measured: Measured) -> None:
     centres = torch.tensor([3.6, 3.6 + 1e-9, 4 - 1e-9, 4 + 1e-9], dtype=torch.float64)
     query = ((centres / 8).logit() / 10).atanh().view(1, 4, 1)
     weights = attend.attention(query, torch.ones(1, 8, 1, dtype=torch.float64))[0]
-    measured.value("change inside", (weights[1] - weights[0]).abs().max().item(), lambda value: value < 1e-8)
+    measured.value("change inside", (weights[1] - weights[0]).abs().max().item(), below=1e-8)
     measured.value(
         "at an edge",
         (weights[3] - weights[2]).abs().max().item(),
-        lambda value: abs(value - math.exp(-2) / 4) < 1e-8,
+        equals=math.exp(-2) / 4,
+        within=1e-8,
     )
 
 

@@ -173,7 +173,7 @@ def test_locations_are_drawn_as_often_as_the_policy_says(measured: Measured) -> 
     draws = attend.sample(x.detach().expand(100_000, -1, -1, -1), h.expand(100_000, -1)).location
     counts, expected = draws.bincount(minlength=15), 100_000 * policy
     chi_squared = ((counts - expected) ** 2 / expected).sum().item()
-    measured.value("χ² (14 degrees of freedom)", chi_squared, lambda value: value < 36.1)  # p = 0.001
+    measured.value("χ² (14 degrees of freedom)", chi_squared, below=36.1)  # p = 0.001
 
 
 def test_mean_of_all_hard_contexts_is_the_soft_context(measured: Measured) -> None:
@@ -185,8 +185,8 @@ def test_mean_loss_of_draws_is_above_the_loss_of_the_soft_context(measured: Meas
     attend, x, h, readout, _ = problem()
     hard = expected_loss(attend.attention(x, h).flatten(), -reward(rows(x), readout)).item()
     soft = -reward(attend.expected(x, h), readout).item()
-    measured.value("mean loss of draws", hard, lambda value: value > soft)
-    measured.value("loss of the soft context", soft, lambda value: value > 0)
+    measured.value("mean loss of draws", hard, above=soft)
+    measured.value("loss of the soft context", soft, above=0)
 
 
 @pytest.mark.parametrize("baseline", [0.0, 3.0, -7.0])
@@ -208,7 +208,7 @@ def test_mean_of_sampled_gradients_approaches_the_exact_gradient(measured: Measu
         means.append(flat_grad(loss, parameters))
     sampled = torch.stack(means)
     error = (sampled.mean(0) - exact) / (sampled.std(0) / len(sampled) ** 0.5)
-    measured.value("max |error| in standard errors", error.abs().max().item(), lambda value: value < 4)
+    measured.value("max |error| in standard errors", error.abs().max().item(), below=4)
 
 
 def test_a_baseline_lowers_the_variance_but_the_mean_reward_is_not_the_best(measured: Measured) -> None:
@@ -225,11 +225,9 @@ def test_a_baseline_lowers_the_variance_but_the_mean_reward_is_not_the_best(meas
         return reinforce_variance(policy, terms).item()
 
     least, mean = variance(best), variance((policy * rewards).sum().detach())
-    measured.value("variance without baseline", variance(0.0), lambda value: value > mean)
-    measured.value("with the mean reward", mean, lambda value: value > least)
-    measured.value(
-        "with the best", least, lambda value: value < min(variance(best - 0.1), variance(best + 0.1))
-    )
+    measured.value("variance without baseline", variance(0.0), above=mean)
+    measured.value("with the mean reward", mean, above=least)
+    measured.value("with the best", least, below=min(variance(best - 0.1), variance(best + 0.1)))
 
 
 def test_counts_the_parameters_of_the_paper_without_the_last_bias(measured: Measured) -> None:

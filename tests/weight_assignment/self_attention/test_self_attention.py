@@ -259,10 +259,10 @@ def test_memory_of_forward_is_linear_in_tokens(measured: Measured) -> None:
     layer = SelfAttention(16)
     short, long = torch.randn(1, 1024, 16), torch.randn(1, 4096, 16)
     stored = peak_bytes(layer, long) / peak_bytes(layer, short)
-    measured.value("bytes(4096) / bytes(1024), forward", stored, lambda growth: 3.9 < growth < 4.1)
+    measured.value("bytes(4096) / bytes(1024), forward", stored, above=3.9, below=4.1)
     with torch.no_grad():
         explicit = peak_bytes(layer.attention, long) / peak_bytes(layer.attention, short)
-    measured.value("attention", explicit, lambda growth: 15 < growth < 16.1)
+    measured.value("attention", explicit, above=15, below=16.1)
 
 
 def test_memory_of_backward_is_linear_in_tokens(measured: Measured) -> None:
@@ -272,7 +272,7 @@ def test_memory_of_backward_is_linear_in_tokens(measured: Measured) -> None:
         layer(x).square().sum().backward()
 
     growth = peak_bytes(step, torch.randn(1, 4096, 16)) / peak_bytes(step, torch.randn(1, 1024, 16))
-    measured.value("bytes(4096) / bytes(1024)", growth, lambda growth: 3.9 < growth < 4.1)
+    measured.value("bytes(4096) / bytes(1024)", growth, above=3.9, below=4.1)
 
 
 def test_parameters_are_three_matrices(measured: Measured) -> None:

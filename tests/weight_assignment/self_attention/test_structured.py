@@ -180,9 +180,7 @@ def test_empty_sentence_gives_zeros(measured: Measured) -> None:
 def test_penalty_is_zero_for_hops_on_different_tokens(measured: Measured) -> None:
     measured.close(penalty(one_hot(4, 0, 2)), torch.zeros(1, dtype=torch.float64), tolerance=0)
     block, x = small()
-    measured.value(
-        "least of random hops", penalty(block.attention(x)).min().item(), lambda least: least > 0.1
-    )
+    measured.value("least of random hops", penalty(block.attention(x)).min().item(), above=0.1)
 
 
 def test_penalty_of_hops_on_one_token(measured: Measured) -> None:
@@ -196,12 +194,12 @@ def test_penalty_of_even_hops(measured: Measured) -> None:
         expected = hops * (1 / length - 1) ** 2 + hops * (hops - 1) / length**2
         measured.close(penalty(even), torch.tensor([expected], dtype=torch.float64))
     even = torch.full((1, 2, 6), 1 / 6, dtype=torch.float64)
-    measured.value("r = 2, T = 6", penalty(even).item(), lambda value: abs(value - 13 / 9) < 1e-12)
+    measured.value("r = 2, T = 6", penalty(even).item(), equals=13 / 9, within=1e-12)
 
 
 def test_penalty_of_hops_on_separate_phrases(measured: Measured) -> None:
     phrases = one_hot(0, 0, 0, 1, 1, 1, length=2).mT / 3  # two hops, each even over three tokens of its own
-    measured.value("r = 2, T = 6", penalty(phrases).item(), lambda value: abs(value - 8 / 9) < 1e-12)
+    measured.value("r = 2, T = 6", penalty(phrases).item(), equals=8 / 9, within=1e-12)
 
 
 def test_released_penalty_differs_by_a_constant_and_a_factor(measured: Measured) -> None:
@@ -219,7 +217,7 @@ def test_bias_of_the_second_layer_is_idle(measured: Measured) -> None:
     block, x = small(bias=True)
     before = block(x)
     gradient = torch.autograd.grad(before.square().sum(), block.W_s2.bias)[0]
-    measured.value("max |∇b_2|", gradient.abs().max().item(), lambda largest: largest < 1e-10)
+    measured.value("max |∇b_2|", gradient.abs().max().item(), below=1e-10)
     nn.init.normal_(block.W_s2.bias)
     measured.close(block(x), before)
 

@@ -344,7 +344,7 @@ def test_order_of_the_source_is_told_by_positions_alone(measured: Measured, pre:
     measured.close(layer.attention(x[:, order]), layer.attention(x)[:, :, order][..., order])
     model, target = prepared(Transformer(12, 3, num_layers=1, norm_first=pre)), tokens(2, 4, 12)
     change = (model(x[:, order], target) - model(x, target)).abs().max().item()
-    measured.value("change with positions", change, lambda change: change > 0.01)
+    measured.value("change with positions", change, above=0.01)
 
 
 def test_pre_norm_is_an_identity_without_its_last_layers(measured: Measured) -> None:
@@ -395,8 +395,8 @@ def test_layers_start_different(measured: Measured) -> None:
             (theirs.layers[0].linear1, theirs.layers[1].linear1),
         )
     )
-    measured.value("here", ours, lambda difference: difference > 0.1)
-    measured.value("nn.TransformerEncoder", copied, lambda difference: difference == 0)
+    measured.value("here", ours, above=0.1)
+    measured.value("nn.TransformerEncoder", copied, equals=0)
 
 
 def test_parameters_of_the_base_layers(measured: Measured) -> None:

@@ -156,14 +156,14 @@ def test_bias_of_the_score_would_be_idle(measured: Measured) -> None:
     layer.v_a.bias = nn.Parameter(torch.tensor([7.0], dtype=torch.float64))
     measured.close(layer(state, source), before)
     gradient = torch.autograd.grad(layer(state, source).square().sum(), layer.v_a.bias)[0]
-    measured.value("|∇b|", gradient.abs().item(), lambda size: size < 1e-10)
+    measured.value("|∇b|", gradient.abs().item(), below=1e-10)
 
 
 def test_weights_are_a_distribution_over_the_source(measured: Measured) -> None:
     layer, state, source = small()
     weights = layer.attention(state, source)
     measured.close(weights.sum(dim=1), torch.ones(2, dtype=torch.float64))
-    measured.value("smallest weight", weights.min().item(), lambda smallest: smallest > 0)
+    measured.value("smallest weight", weights.min().item(), above=0)
 
 
 def test_scores_are_bounded_by_v(measured: Measured) -> None:
@@ -172,7 +172,7 @@ def test_scores_are_bounded_by_v(measured: Measured) -> None:
     far = torch.stack([source, -source], dim=2).flatten(1, 2) * 1e6
     logs = layer.attention(1e6 * state, far).log()
     spread = (logs.amax(dim=1) - logs.amin(dim=1)).max().item()
-    measured.value("spread of scores / Σ|v|", spread / bound, lambda ratio: 1 < ratio <= 2)
+    measured.value("spread of scores / Σ|v|", spread / bound, above=1, at_most=2)
 
 
 def test_state_changes_the_ranking_of_the_annotations(measured: Measured) -> None:
@@ -180,9 +180,9 @@ def test_state_changes_the_ranking_of_the_annotations(measured: Measured) -> Non
     states = torch.randn(2, 300, 3, dtype=torch.float64)
     flat = states.flatten(0, 1), source.repeat_interleave(300, dim=0)
     best = layer.attention(*flat).argmax(dim=1)
-    measured.value("different favourites of 300 states", best[:300].unique().numel(), lambda n: n > 1)
+    measured.value("different favourites of 300 states", best[:300].unique().numel(), above=1)
     linear = (layer.W_a(flat[0])[:, None] + layer.U_a(flat[1])) @ layer.v_a.weight[0]  # without tanh
-    measured.value("without tanh", linear.argmax(dim=1)[:300].unique().numel(), lambda n: n == 1)
+    measured.value("without tanh", linear.argmax(dim=1)[:300].unique().numel(), equals=1)
 
 
 def test_permuted_annotations_permute_the_weights(measured: Measured) -> None:

@@ -144,7 +144,7 @@ def test_weights_are_one_distribution_over_time_and_zero_on_padding(measured: Me
     assert weights.shape == (4, 9)
     assert torch.equal(weights > 0, mask)
     measured.close(weights.sum(1), torch.ones(4, dtype=x.dtype))
-    measured.value("max weight on padding", weights[~mask].max().item(), lambda value: value == 0)
+    measured.value("max weight on padding", weights[~mask].max().item(), equals=0)
 
 
 def test_padding_influences_nothing(measured: Measured) -> None:
@@ -153,7 +153,7 @@ def test_padding_influences_nothing(measured: Measured) -> None:
     poisoned = x.masked_fill(~mask[..., None], torch.nan)
     measured.close(block(poisoned, mask), expected, tolerance=0)
     gradient = torch.autograd.grad(expected.square().sum(), x)[0]
-    measured.value("max |∇| on padding", gradient[~mask].abs().max().item(), lambda value: value == 0)
+    measured.value("max |∇| on padding", gradient[~mask].abs().max().item(), equals=0)
     for sample, length in enumerate([9, 4, 1, 6]):
         torch.testing.assert_close(block(x[sample : sample + 1, :length]), expected[sample : sample + 1])
 

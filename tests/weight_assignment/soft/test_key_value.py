@@ -140,7 +140,7 @@ def test_soft_read_is_the_mean_of_random_hard_reads(measured: Measured) -> None:
     drawn = alpha.detach().multinomial(100_000, replacement=True)  # (B, draws)
     mean = torch.stack([value[b, drawn[b]].mean(dim=0) for b in range(3)])
     worst = (block(key, value, query) - mean).abs().max().item()
-    measured.value("after 100,000 draws |Δ|", worst, lambda gap: 0 < gap < 0.02)
+    measured.value("after 100,000 draws |Δ|", worst, above=0, below=0.02)
 
 
 def test_long_queries_read_the_value_of_the_best_key(measured: Measured) -> None:
@@ -149,7 +149,7 @@ def test_long_queries_read_the_value_of_the_best_key(measured: Measured) -> None
     measured.close(block(key, value, 1e4 * query), picked)
     for length, distance in ((1, 2.0), (10, 1.0), (100, 0.2)):
         gap = (block(key, value, length * query) - picked).abs().max().item()
-        measured.value(f"|Δ| at {length} q", gap, lambda gap, most=distance: gap < most)
+        measured.value(f"|Δ| at {length} q", gap, below=distance)
 
 
 def test_query_of_zeros_reads_the_mean(measured: Measured) -> None:
@@ -165,7 +165,7 @@ def test_read_is_linear_in_the_values_and_not_in_the_items_of_plain_mode(measure
     mixed = 2 * block(key, value, query) - 3 * block(key, other, query)
     measured.close(block(key, 2 * value - 3 * other, query), mixed)
     gap = (block(2 * key, query=query) - 2 * block(key, query=query)).abs().max().item()
-    measured.value("plain mode, |att(2X) − 2 att(X)|", gap, lambda gap: gap > 0.1)
+    measured.value("plain mode, |att(2X) − 2 att(X)|", gap, above=0.1)
 
 
 def test_values_do_not_change_the_address_and_moved_keys_neither(measured: Measured) -> None:
@@ -183,8 +183,8 @@ def test_weights_are_a_distribution_and_the_read_lies_between_the_values(measure
     measured.close(alpha.sum(dim=1), torch.ones(3, dtype=torch.float64))
     low, high = value.amin(dim=1), value.amax(dim=1)
     place = (block(key, value, 8 * query) - low) / (high - low)
-    measured.value("lowest", place.min().item(), lambda lowest: lowest >= 0)
-    measured.value("highest", place.max().item(), lambda highest: highest <= 1)
+    measured.value("lowest", place.min().item(), at_least=0)
+    measured.value("highest", place.max().item(), at_most=1)
 
 
 def test_order_of_the_items_does_not_matter(measured: Measured) -> None:

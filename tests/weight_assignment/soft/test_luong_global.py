@@ -179,7 +179,7 @@ def test_general_with_identity_is_dot(measured: Measured) -> None:
 def test_general_is_not_symmetric(measured: Measured) -> None:
     layer, target, source = small("general")
     forth, back = layer.scores(target, source), layer.scores(source, target).mT
-    measured.value("max |s(a, b) - s(b, a)|", (forth - back).abs().max().item(), lambda gap: gap > 1)
+    measured.value("max |s(a, b) - s(b, a)|", (forth - back).abs().max().item(), above=1)
 
 
 def test_concat_without_a_source_matrix_is_the_released_code(measured: Measured) -> None:
@@ -195,7 +195,7 @@ def test_weights_are_a_distribution_over_the_source(measured: Measured, kind: st
     layer, target, source = small(kind)
     weights = layer.attention(target, source)
     measured.close(weights.sum(dim=2), torch.ones(2, 3, dtype=torch.float64))
-    measured.value("smallest weight", weights.min().item(), lambda smallest: smallest > 0)
+    measured.value("smallest weight", weights.min().item(), above=0)
 
 
 @KINDS
