@@ -3,9 +3,10 @@
 Paper: Ashish Vaswani, Noam Shazeer, Niki Parmar, Jakob Uszkoreit, Llion Jones, Aidan N. Gomez,
 Lukasz Kaiser, Illia Polosukhin, "Attention Is All You Need", NeurIPS 2017, arXiv 1706.03762 (scores that are
 not allowed become minus infinity before the softmax).
-Differs: the mask is boolean, True = may be attended, as in `F.scaled_dot_product_attention`. It has two
-dimensions (T, S) or four, and broadcasts to (B, heads, T, S). Masks are joined by `&`. A query that may
-attend to nothing reads zeros; the paper's minus infinity would give NaN.
+Differs: the mask is boolean, True = may be attended, as in `F.scaled_dot_product_attention`. It has four
+dimensions and broadcasts to (B, heads, T, S); with two, (T, S) and a padding mask (B, S) could be mistaken
+for each other. Masks are joined by `&`. A query that may attend to nothing reads zeros; the paper's minus
+infinity would give NaN.
 """
 
 import math
@@ -16,22 +17,31 @@ from torch import Tensor, nn
 
 
 def causal(T: int, S: int, device: torch.device | None = None) -> Tensor:
-    """Return (T, S): no query sees a later key. The ends are aligned: the last query sees all S keys.
+    """Return (1, 1, T, S): no query sees a later key. The ends are aligned: the last query sees all S keys.
 
-    >>> causal(2, 4).int()
+    >>> causal(2, 4)[0, 0].int()
     tensor([[1, 1, 1, 0],
             [1, 1, 1, 1]], dtype=torch.int32)
     """
-    return torch.ones(T, S, dtype=torch.bool, device=device).tril(S - T)
+    return torch.ones(1, 1, T, S, dtype=torch.bool, device=device).tril(S - T)
 
 
 def padding(lengths: Tensor, S: int) -> Tensor:
     """Return (B, 1, 1, S): True at the first `lengths[b]` of S keys. Padding on the left: `.flip(-1)`.
 
+    Looks at the values, so call it outside compiled code.
+
+    Raises:
+        ValueError: `lengths` are not integers (B,), or one is below 0 or above S.
+
     >>> padding(torch.tensor([3, 1]), 4).squeeze().int()
     tensor([[1, 1, 1, 0],
             [1, 0, 0, 0]], dtype=torch.int32)
     """
+    if lengths.dim() != 1 or lengths.is_floating_point() or lengths.dtype == torch.bool:
+        raise ValueError(f"lengths {tuple(lengths.shape)}, {lengths.dtype}, must be integers (B,)")
+    if not ((lengths >= 0) & (lengths <= S)).all():
+        raise ValueError(f"lengths from {lengths.min()} to {lengths.max()} must be from 0 to S = {S}")
     real = torch.arange(S, device=lengths.device) < lengths[:, None]  # (B, S)
     return real[:, None, None]  # (B, 1, 1, S)
 
@@ -40,7 +50,12 @@ def to_additive(mask: Tensor, dtype: torch.dtype, hidden: float = -math.inf) -> 
     """Return a float mask that is added to the scores: 0 where True, `hidden` where False.
 
     Hugging Face fills its four-dimensional mask with `torch.finfo(dtype).min` instead of -inf.
+
+    Raises:
+        ValueError: `hidden` is above -100, too little to hide anything, or NaN.
     """
+    if not hidden <= -100:
+        raise ValueError(f"hidden {hidden} must be at most -100")
     return torch.zeros_like(mask, dtype=dtype).masked_fill(~_bool(mask), hidden)
 
 
@@ -50,11 +65,14 @@ def from_additive(added: Tensor) -> Tensor:
     Looks at the values, so call it outside compiled code.
 
     Raises:
+        TypeError: the mask is not float.
         ValueError: some value is neither, as in a bias, or in a mask of ones and zeros.
 
     >>> from_additive(torch.tensor([0.0, -1e9, -math.inf]))
     tensor([ True, False, False])
     """
+    if not added.is_floating_point():
+        raise TypeError(f"an additive mask must be float, not {added.dtype}")
     mask = added == 0
     if not (mask | (added <= -100)).all():
         raise ValueError("an additive mask holds 0 = may be attended and at most -100 = hidden, nothing else")
@@ -66,13 +84,23 @@ def to_mha(mask: Tensor, shape: tuple[int, int, int, int]) -> Tensor:
 
     `shape` is (B, heads, T, S), all of it, because that module does not broadcast.
     """
-    return ~_bool(mask).expand(shape).flatten(0, 1)
+    _check(mask, shape)
+    return ~mask.expand(shape).flatten(0, 1)
 
 
 def from_mha(attn_mask: Tensor, heads: int) -> Tensor:
-    """Return the mask of a boolean `attn_mask`: (T, S) or (B * heads, T, S) -> (T, S) or (B, heads, T, S)."""
+    """Return the mask of a boolean `attn_mask`, (T, S) or (B * heads, T, S): (1 or B, 1 or heads, T, S).
+
+    Raises:
+        TypeError: `attn_mask` is not bool.
+        ValueError: it has neither of the two shapes.
+    """
     allowed = ~_bool(attn_mask)
-    return allowed if allowed.dim() == 2 else allowed.view(-1, heads, *allowed.shape[1:])
+    if allowed.dim() == 2:
+        return allowed[None, None]
+    if allowed.dim() != 3 or allowed.shape[0] % heads:
+        raise ValueError(f"attn_mask {tuple(attn_mask.shape)} must be (T, S) or (B * {heads}, T, S)")
+    return allowed.view(len(allowed) // heads, heads, *allowed.shape[1:])
 
 
 def to_mha_padding(mask: Tensor) -> Tensor:
@@ -82,6 +110,8 @@ def to_mha_padding(mask: Tensor) -> Tensor:
 
 def from_mha_padding(key_padding_mask: Tensor) -> Tensor:
     """Return the mask of a boolean `key_padding_mask`: (B, S) -> (B, 1, 1, S)."""
+    if key_padding_mask.dim() != 2:
+        raise ValueError(f"key_padding_mask {tuple(key_padding_mask.shape)} must be (B, S)")
     return ~_bool(key_padding_mask)[:, None, None]
 
 
@@ -91,8 +121,20 @@ def to_huggingface(mask: Tensor) -> Tensor:
 
 
 def from_huggingface(attention_mask: Tensor) -> Tensor:
-    """Return the mask of ones and zeros: (B, S) -> (B, 1, 1, S)."""
-    return (attention_mask != 0)[:, None, None]
+    """Return the mask of a tokenizer's ones and zeros: (B, S) -> (B, 1, 1, S).
+
+    Looks at the values, so call it outside compiled code.
+
+    Raises:
+        TypeError: it is float, as an additive mask, in which 0 means the opposite.
+        ValueError: it is not (B, S), or holds anything but ones and zeros.
+    """
+    if attention_mask.is_floating_point():
+        raise TypeError(f"attention_mask must be integers, not {attention_mask.dtype}; see from_additive")
+    ones = attention_mask == 1
+    if attention_mask.dim() != 2 or not (ones | (attention_mask == 0)).all():
+        raise ValueError(f"attention_mask {tuple(attention_mask.shape)} must be (B, S), of ones and zeros")
+    return ones[:, None, None]
 
 
 class MaskedAttention(nn.Module):
@@ -102,14 +144,19 @@ class MaskedAttention(nn.Module):
 
     Shape:
         - query: (B, heads, T, d)
-        - key, value: (B, heads, S, d)
-        - mask: bool, True = may be attended; (T, S), or four dimensions that broadcast to (B, heads, T, S)
+        - key: (B, heads, S, d)
+        - value: (B, heads, S, d_v)
+        - mask: bool, True = may be attended; four dimensions that broadcast to (B, heads, T, S)
         - attention(...): (B, heads, T, S); rows sum to one, or to zero where nothing is allowed
-        - forward(...): (B, heads, T, d)
+        - forward(...): (B, heads, T, d_v)
+
+    What is not finite reaches the output even behind a mask, because 0 times NaN is NaN; fill padding first.
+    Second derivatives and forward mode need torch's math kernel:
+    `with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):`.
 
     Raises:
         TypeError: `mask` is not bool.
-        ValueError: `mask` does not fit.
+        ValueError: query, key, value or mask do not fit each other.
 
     A mask and its inverse share out the keys, so the inverse shows all that was to be hidden:
 
@@ -120,7 +167,7 @@ class MaskedAttention(nn.Module):
 
     A query that may attend to nothing reads zeros:
 
-    >>> attend(query, key, value, torch.zeros(4, 6, dtype=torch.bool)).abs().max().item()
+    >>> attend(query, key, value, torch.zeros_like(mask)).abs().max().item()
     0.0
     """
 
@@ -128,23 +175,30 @@ class MaskedAttention(nn.Module):
         self, query: Tensor, key: Tensor, value: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
         """Return g(x), the weights: (B, heads, T, S). `value` is not used."""
-        scores = query @ key.mT / math.sqrt(key.shape[-1])  # (B, heads, T, S)
+        shape = _shape(query, key)
+        scores = query / math.sqrt(key.shape[-1]) @ key.mT  # (B, heads, T, S)
         if mask is None:
             return scores.softmax(dim=-1)
-        _check(mask, query, key)
+        _check(mask, shape)
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
         return scores.softmax(dim=-1).masked_fill(~mask, 0.0)  # the last step empties rows without a key
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return f(g(x), x) by the fused kernel, which has the same convention: (B, heads, T, d)."""
+        """Return f(g(x), x) by the fused kernel, which has the same convention: (B, heads, T, d_v)."""
+        shape = _shape(query, key)
+        if value.shape[:-1] != key.shape[:-1]:
+            raise ValueError(
+                f"value {tuple(value.shape)} must be (B, heads, S, d_v) with the length of key "
+                f"{tuple(key.shape)}"
+            )
         if mask is not None:
-            _check(mask, query, key)
+            _check(mask, shape)
         return F.scaled_dot_product_attention(query, key, value, mask)
 
 
 def _bool(mask: Tensor) -> Tensor:
     if mask.dtype != torch.bool:
-        raise TypeError(f"mask must be bool, not {mask.dtype}")
+        raise TypeError(f"mask must be bool, True = may be attended, not {mask.dtype}")
     return mask
 
 
@@ -155,13 +209,20 @@ def _of_keys(mask: Tensor) -> Tensor:
     return _bool(mask)[:, 0, 0]
 
 
-def _check(mask: Tensor, query: Tensor, key: Tensor) -> None:
-    shape = (*query.shape[:3], key.shape[2])  # (B, heads, T, S)
-    fits = all(n in (1, full) for n, full in zip(_bool(mask).shape[::-1], shape[::-1], strict=False))
-    if mask.dim() not in (2, 4) or not fits:
+def _shape(query: Tensor, key: Tensor) -> tuple[int, ...]:
+    """Return (B, heads, T, S)."""
+    if query.dim() != 4 or key.dim() != 4 or query.shape[:2] != key.shape[:2]:
         raise ValueError(
-            f"mask {tuple(mask.shape)} must have two dimensions (T, S) or four that broadcast to "
-            f"(B, heads, T, S) = {shape}"
+            f"query {tuple(query.shape)} must be (B, heads, T, d) and key {tuple(key.shape)} (B, heads, S, d)"
+        )
+    return (*query.shape[:3], key.shape[2])
+
+
+def _check(mask: Tensor, shape: tuple[int, ...]) -> None:
+    if _bool(mask).dim() != 4 or any(n not in (1, full) for n, full in zip(mask.shape, shape, strict=True)):
+        raise ValueError(
+            f"mask {tuple(mask.shape)} must have four dimensions that broadcast to (B, heads, T, S) = "
+            f"{shape}; (T, S) is passed as mask[None, None], padding (B, S) as padding[:, None, None]"
         )
 
 
@@ -173,6 +234,17 @@ def example(
     query, key, value = (torch.randn(B, heads, n, d) for n in (T, S, S))
     lengths = (S - torch.arange(B)).clamp(min=1)  # S, S - 1, ...
     return MaskedAttention().eval(), (query, key, value, causal(T, S) & padding(lengths, S))
+
+
+def variants(**sizes: int) -> dict[str, tuple[MaskedAttention, tuple[Tensor, ...]]]:
+    """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
+    attend, (query, key, value, mask) = example(**sizes)
+    of_heads = mask & (torch.rand(*query.shape[:3], key.shape[2]) > 0.3)  # (B, heads, T, S)
+    of_heads[:, :, 0] = False
+    return {
+        "no_mask": (attend, (query, key, value)),
+        "mask_of_each_head": (attend, (query, key, value, of_heads)),
+    }
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.bias import causal_lower_right
 
 from snippets.foundations.masks import (
@@ -87,11 +88,11 @@ def test_equals_naive_reference(measured: Measured, mask: Tensor | None) -> None
 
 def test_causal_and_padding_equal_their_definition(measured: Measured) -> None:
     for T, S in ((4, 4), (4, 6), (6, 4), (1, 5)):
-        allowed = causal(T, S).tolist()
+        allowed = causal(T, S)[0, 0].tolist()
         expected = [[s - (S - 1) <= t - (T - 1) for s in range(S)] for t in range(T)]
         assert allowed == expected
         measured.value("allowed", sum(map(sum, allowed)), above=0)
-    assert torch.equal(causal(4, 6), causal_lower_right(4, 6)._materialize().bool())  # torch's own
+    assert torch.equal(causal(4, 6)[0, 0], causal_lower_right(4, 6)._materialize().bool())  # torch's own
     real = padding(torch.tensor([5, 2, 0]), 5)
     assert real.shape == (3, 1, 1, 5)
     assert real.flatten(1).tolist() == [[s < length for s in range(5)] for length in (5, 2, 0)]
@@ -103,7 +104,7 @@ def test_every_round_trip_is_exact(measured: Measured) -> None:
     for mask in MASKS.values():
         if mask is not None:
             trips.append((mask.expand(shape), from_mha(to_mha(mask, shape), HEADS)))
-    trips.append((causal(T, S), from_mha(~causal(T, S), HEADS)))
+    trips.append((causal(T, S), from_mha(~causal(T, S)[0, 0], HEADS)))
     for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         for hidden in (-math.inf, torch.finfo(dtype).min, -1e4, -100.0):
             trips.append((random_mask(), from_additive(to_additive(random_mask(), dtype, hidden))))
@@ -112,7 +113,7 @@ def test_every_round_trip_is_exact(measured: Measured) -> None:
         measured.value("entries changed", (mask != back).sum().item(), equals=0)
     theirs = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
     assert torch.equal(to_huggingface(from_huggingface(theirs)), theirs)
-    assert from_huggingface(theirs.float()).equal(from_huggingface(theirs))
+    assert from_huggingface(theirs.bool()).equal(from_huggingface(theirs))
 
 
 def mha() -> nn.MultiheadAttention:
@@ -148,7 +149,7 @@ def test_one_mask_means_the_same_in_every_convention(measured: Measured) -> None
     theirs = [
         {"attn_mask": to_mha(mask, shape)},
         {"attn_mask": to_additive(mask.expand(shape).flatten(0, 1), torch.float64)},
-        {"attn_mask": ~causal(T, S), "key_padding_mask": to_mha_padding(real)},
+        {"attn_mask": ~causal(T, S)[0, 0], "key_padding_mask": to_mha_padding(real)},
     ]
     for arguments in theirs:
         for need_weights in (True, False):
@@ -174,7 +175,7 @@ def test_query_without_keys_reads_zeros(measured: Measured) -> None:
 def test_masking_a_key_equals_deleting_it(measured: Measured) -> None:
     (query, key, value), attend = inputs(), MaskedAttention()
     shown = torch.tensor([0, 2, 5])
-    mask = torch.zeros(T, S, dtype=torch.bool).index_fill(1, shown, True)
+    mask = torch.zeros(1, 1, T, S, dtype=torch.bool).index_fill(3, shown, True)
     y = attend(query, key, value, mask)
     deleted = attend(query, key[:, :, shown], value[:, :, shown])
     measured.close(y, deleted)
@@ -295,12 +296,73 @@ def test_a_constant_that_is_not_large_hides_no_row(measured: Measured) -> None:
         assert one_hidden[0] == 0
 
 
-@pytest.mark.parametrize("shape", [(B, T, S), (T,), (3, 1, 1, S), (B, 2, T, S), (T, S - 1), (1, B, 1, T, S)])
+@pytest.mark.parametrize(
+    "shape", [(T, S), (B, T, S), (S,), (3, 1, 1, S), (B, 2, T, S), (1, 1, T, S - 1), (1, B, 1, T, S)]
+)
 def test_refuses_masks_that_do_not_fit(shape: tuple[int, ...]) -> None:
     attend, (query, key, value, _) = example()
+    for call in (
+        lambda m: attend(query, key, value, m),
+        lambda m: attend.attention(query, key, value, m),
+        lambda m: to_mha(m, (2, 3, 4, 6)),
+    ):
+        with pytest.raises(ValueError, match=r"four dimensions that broadcast to \(B, heads, T, S\) ="):
+            call(torch.ones(shape, dtype=torch.bool))
+
+
+def test_refuses_padding_in_place_of_a_mask_of_pairs() -> None:
+    """With as many samples as queries a padding mask (B, S) has the shape (T, S)."""
+    attend, (query, key, value, _) = example(B=4, T=4)
+    real = padding(torch.tensor([6, 5, 4, 3]), 6)
     for call in (attend, attend.attention):
-        with pytest.raises(ValueError, match="two dimensions"):
-            call(query, key, value, torch.ones(shape, dtype=torch.bool))
+        with pytest.raises(ValueError, match=r"padding\[:, None, None\]"):
+            call(query, key, value, real[:, 0, 0])
+        assert torch.equal(call(query, key, value, real), call(query, key, value, real.expand(4, 3, 4, 6)))
+
+
+def test_refuses_keys_and_values_that_do_not_fit() -> None:
+    attend, (query, key, value, mask) = example()
+    for other in (
+        value[:, :, :5],
+        torch.cat([value, value[:, :, :1]], 2),
+        value[:, :, :1],
+        value[:1],
+        value[0],
+    ):
+        for given in (mask, None):
+            with pytest.raises(ValueError, match="with the length of key"):
+                attend(query, key, other, given)
+    for asked, held in ((query[0], key[0]), (query[:1], key), (query, key[:, :1]), (query[..., 0, :], key)):
+        for call in (attend, attend.attention):
+            with pytest.raises(ValueError, match=r"must be \(B, heads, T, d\)"):
+                call(asked, held, held)
+
+
+def test_second_derivatives_and_forward_mode_need_the_math_kernel() -> None:
+    attend, tensors, mask = MaskedAttention(), inputs(), MASKS["causal and padding"]
+
+    def curvature() -> Tensor:
+        (slope,) = torch.autograd.grad(attend(*tensors, mask).square().sum(), tensors[0], create_graph=True)
+        return torch.autograd.grad(slope.square().sum(), tensors[0])[0]
+
+    def slope_along() -> Tensor:
+        return torch.func.jvp(lambda q: attend(q, *tensors[1:], mask), tensors[:1], tensors[:1])[1]
+
+    for derivative in (curvature, slope_along):
+        with pytest.raises(RuntimeError):
+            derivative()
+        with sdpa_kernel(SDPBackend.MATH):
+            assert derivative().abs().max() > 0
+
+
+def test_refuses_lengths_that_are_none() -> None:
+    for lengths in (torch.tensor([3, 7]), torch.tensor([-1, 3])):
+        with pytest.raises(ValueError, match="must be from 0 to S = 6"):
+            padding(lengths, 6)
+    for lengths in (torch.tensor([3.0]), torch.tensor([math.nan]), torch.tensor([[1, 0]]), torch.tensor(3)):
+        with pytest.raises(ValueError, match="must be integers"):
+            padding(lengths, 6)
+    assert padding(torch.tensor([0, 6]), 6).sum(-1).flatten().tolist() == [0, 6]
 
 
 def test_refuses_masks_that_are_not_bool() -> None:
@@ -323,9 +385,34 @@ def test_refuses_masks_that_are_not_bool() -> None:
 def test_refuses_what_a_converter_would_lose() -> None:
     for convert in (to_huggingface, to_mha_padding):
         with pytest.raises(ValueError, match="is not"):
-            convert(causal(4, 4)[None, None])
-        with pytest.raises(ValueError, match="is not"):
             convert(causal(4, 4))
+        with pytest.raises(ValueError, match="is not"):
+            convert(causal(4, 4)[0, 0])
+
+
+def test_refuses_masks_of_another_convention() -> None:
     for given in (torch.tensor([1.0, 0.0]), torch.tensor([0.0, -0.5, -math.inf]), torch.tensor([math.nan])):
         with pytest.raises(ValueError, match="nothing else"):
             from_additive(given)
+    for given in (torch.tensor([0, 0]), torch.tensor([False, False])):  # ones and zeros that hide all
+        with pytest.raises(TypeError, match="must be float"):
+            from_additive(given)
+    for given in (
+        to_additive(padding(LENGTHS, S), torch.float32)[:, 0, 0],
+        torch.zeros(2, 6),
+        torch.ones(2, 6),
+    ):
+        with pytest.raises(TypeError, match="see from_additive"):
+            from_huggingface(given)
+    for given in (torch.tensor([[0, -10000]]), torch.tensor([[1, 2]]), torch.tensor([1, 0])):
+        with pytest.raises(ValueError, match="of ones and zeros"):
+            from_huggingface(given)
+    for hidden in (0.0, 1.0, -99.0, math.nan):
+        with pytest.raises(ValueError, match="must be at most -100"):
+            to_additive(causal(4, 4), torch.float32, hidden)
+    for shape in ((B * HEADS + 1, T, S), (B, HEADS, T, S), (S,)):
+        with pytest.raises(ValueError, match="attn_mask"):
+            from_mha(torch.ones(shape, dtype=torch.bool), HEADS)
+    for shape in ((S,), (B, 1, S)):
+        with pytest.raises(ValueError, match="key_padding_mask"):
+            from_mha_padding(torch.ones(shape, dtype=torch.bool))
