@@ -55,6 +55,7 @@ _WORDS = {
     # proofs
     "statement": ("Statement", "命题"),
     "measured": ("Measured", "实测"),
+    "limit": ("Limit", "界限"),
     "proved with": (
         "Measured with torch {torch} on {date} by",
         "以 torch {torch} 于 {date} 实测，测试文件：",

@@ -3,9 +3,11 @@
 import datetime
 import hashlib
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -50,12 +52,18 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if not session.config.getoption("--record") or session.testsfailed:
         return
-    proofs = json.loads(PROOFS.read_text()) if PROOFS.exists() else {}
+    proofs = json.loads(PROOFS.read_text(encoding="utf-8")) if PROOFS.exists() else {}
     for slug, figures in _recorded.items():
         proofs[slug] = {
             "torch": torch.__version__.split("+")[0],
             "date": datetime.date.today().isoformat(),
             "source": proof_source(CATALOGUE[slug].path),
-            "proofs": {test: summary(found) for test, found in figures.items()},
+            "proofs": {test: summary(found) for test, found in sorted(figures.items())},
         }
-    PROOFS.write_text(json.dumps(proofs, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
+    PROOFS.write_text(written(proofs), encoding="utf-8")
+
+
+def written(proofs: dict[str, Any]) -> str:
+    """Write the proofs as JSON, one figure a line, so that a difference of two versions can be read."""
+    text = json.dumps(dict(sorted(proofs.items())), indent=1, ensure_ascii=False)
+    return re.sub(r"\{[^{}]*\}", lambda figure: re.sub(r"\s*\n\s*", " ", figure[0]), text) + "\n"

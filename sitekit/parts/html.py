@@ -47,13 +47,30 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], **attributes: s
         rows: cells of each row, as HTML.
         attributes: of every cell but those of the first column.
     """
+    return grouped_table(columns, ((name, [cells]) for name, *cells in rows), **attributes)
+
+
+def grouped_table(
+    columns: Sequence[str], groups: Iterable[tuple[str, Sequence[Sequence[str]]]], **attributes: str
+) -> str:
+    """Return a table in which one name may stand beside several rows; the rest as for `table`.
+
+    Args:
+        columns: heading of each column, as text.
+        groups: name and rows of each group, as HTML.
+        attributes: of every cell but those of the first column.
+    """
     first, *rest = (escape(column) for column in columns)
     heads = element("th", first, scope="col") + _cells("th", rest, scope="col", **attributes)
-    body = "".join(
-        element("tr", element("th", name, scope="row") + _cells("td", cells, **attributes))
-        for name, *cells in rows
-    )
+    body = "".join(_group(name, rows, **attributes) for name, rows in groups)
     return element("table", element("thead", element("tr", heads)) + element("tbody", body))
+
+
+def _group(name: str, rows: Sequence[Sequence[str]], **attributes: str) -> str:
+    span = {"rowspan": str(len(rows))} if len(rows) > 1 else {}
+    first, *others = (_cells("td", cells, **attributes) for cells in rows)
+    lines = [element("th", name, scope="row", **span) + first, *others]
+    return "".join(element("tr", line) for line in lines)
 
 
 def _cells(tag: str, cells: Iterable[str], **attributes: str) -> str:

@@ -1,7 +1,8 @@
-"""The table of proofs: each statement with the test that proves it, and what it measured."""
+"""The table of proofs: each statement with the test that proves it, what it measured, what it had to keep."""
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
@@ -9,7 +10,7 @@ from sitekit import paths
 from sitekit.errors import fail
 from sitekit.labels import word
 from sitekit.pages import PROVED
-from sitekit.parts.html import code, element, link, table
+from sitekit.parts.html import code, element, grouped_table, link
 from sitekit.parts.inline import inline
 from sitekit.parts.source import chosen, mechanism
 from snippets.catalogue import Mechanism
@@ -24,19 +25,26 @@ def proofs(source: str, language: str) -> str:
     slug, *lines = source.strip().splitlines()
     subject = mechanism(slug)
     recorded = _recorded(subject)
-    columns = [word(key, language) for key in ("statement", "measured")]
-    rows = []
+    columns = [word(key, language) for key in ("statement", "measured", "limit")]
+    groups = []
     for name, statement in _statements(subject, lines):
-        measured = recorded["proofs"][chosen(f"proof of {subject.slug}", name, recorded["proofs"])]
+        figures = recorded["proofs"][chosen(f"proof of {subject.slug}", name, recorded["proofs"])]
         test = element("span", code(name).replace("_", "_<wbr/>"), class_="atlas-summary")
-        rows.append([f"{inline(statement, language)} {test}", escape(measured).replace(" |", "\u00a0|")])
+        groups.append((f"{inline(statement, language)} {test}", [_row(figure) for figure in figures]))
     folder, _, _ = subject.path.rpartition("/")
     with_torch = word("proved with", language, torch=recorded["torch"], date=recorded["date"])
     test_file = code(f"tests/{folder}/test_{subject.slug}.py")
     how = link(f"/{PROVED}", word("how", language))
     stop = "。" if language == "zh" else ". "
     note = element("p", f"{escape(with_torch)} {test_file}{stop}{how}{stop.strip()}", class_="atlas-note")
-    return element("div", table(columns, rows) + note, class_="atlas-proofs", data_tree="")
+    return element("div", grouped_table(columns, groups) + note, class_="atlas-proofs", data_tree="")
+
+
+def _row(figure: Mapping[str, str]) -> list[str]:
+    """Return what was measured and the limit it kept; signs stay with what follows them."""
+    name = f"{figure['name']} = " if figure["name"] else ""
+    measured = escape(name + figure["measured"]).replace(" |", "\u00a0|").replace("= ", "=\u00a0")
+    return [measured, re.sub(r"([=≤≥±]|&[lg]t;) ", "\\1\u00a0", escape(figure["limit"]))]
 
 
 def _statements(subject: Mechanism, lines: list[str]) -> Iterator[tuple[str, str]]:

@@ -48,7 +48,9 @@ def _drawing(svg: etree.Element) -> str:
 
 def _table(element: etree.Element, link: Link) -> str:
     head, *rows = ([_cell(cell, link) for cell in row] for row in element.iter("tr"))
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+    # A name that spans rows stands in the first of them
+    full = ([""] * (len(head) - len(row)) + row for row in rows)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *full))
 
 
 def _cell(element: etree.Element, link: Link) -> str:

@@ -38,6 +38,14 @@ def test_proofs_are_recorded_and_current(name: str) -> None:
     assert set(record["proofs"]) <= proved(path.rpartition("/")[2])
 
 
+def test_every_figure_stands_beside_its_limit(name: str) -> None:
+    """So that a difference that must be there cannot be read as a failure."""
+    record = json.loads(PROOFS.read_text(encoding="utf-8"))[name.rpartition(".")[2]]
+    for test, figures in record["proofs"].items():
+        assert figures, test
+        assert all(figure["measured"] and figure["limit"] for figure in figures), f"{test}: run `make proofs`"
+
+
 def test_pages_show_exactly_the_proofs_that_exist(name: str) -> None:
     slug = name.rpartition(".")[2]
     recorded = set(json.loads(PROOFS.read_text())[slug]["proofs"])

@@ -141,7 +141,10 @@ BIBLIOGRAPHY = """
 
 PROOFS = """
 {"senet": {"torch": "2.13.0", "date": "2026-11-21", "source": "0",
-           "proofs": {"test_halves": "max |Δ| = 0", "test_counts": "28,071,976"}}}
+           "proofs": {
+             "test_halves": [{"name": "max |Δ|", "measured": "2e-16", "limit": "≤ 1e-10"},
+                             {"name": "change", "measured": "8.2", "limit": "> 0.1"}],
+             "test_counts": [{"name": "", "measured": "28,071,976", "limit": "= 28,071,976"}]}}}
 """
 
 PAGES = {

@@ -136,11 +136,13 @@ def test_cost(site: SmallAtlas) -> None:
 
 def test_proofs(site: SmallAtlas) -> None:
     proofs = part(site, "proofs")
-    head, first, second = table(proofs)
-    assert head == ["Statement", "Measured"]
+    head, first, more, second = table(proofs)
+    assert head == ["Statement", "Measured", "Limit"]
     assert first[0].endswith("test_ halves")
-    assert first[1] == "max |Δ| = 0"
-    assert second == ["ResNet-50 test_ counts", "28,071,976"]
+    assert first[1:] == ["max |Δ| = 2e-16", "≤ 1e-10"]
+    assert more == ["change = 8.2", "> 0.1"]  # what must be there, beside the same statement
+    assert [name.get("rowspan") for name in proofs.select("tbody th")] == ["2", None]
+    assert second == ["ResNet-50 test_ counts", "28,071,976", "= 28,071,976"]
     assert proofs.em is not None
     assert proofs.em.text == "halve"
     assert proofs.math is not None

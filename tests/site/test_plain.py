@@ -73,11 +73,18 @@ def test_the_module_stands_in_the_page(site: Path, texts: dict[Path, str]) -> No
         assert f'```python title="{slug}.py"\n{source.rstrip()}\n```' in texts[file], file
 
 
+def shown(figure: dict[str, str]) -> str:
+    """Two cells: what was measured, and its limit."""
+    measured = f"{figure['name']} = {figure['measured']}".removeprefix(" = ")
+    return f"{measured.replace('|', chr(92) + '|')} | {figure['limit']}"
+
+
 def test_the_measured_figures_stand_in_the_page(site: Path, texts: dict[Path, str]) -> None:
     recorded = json.loads(PROOFS.read_text(encoding="utf-8"))
     for slug, _, file in mechanisms(site):
-        for name, measured in recorded[slug]["proofs"].items():
-            assert f"`{name}` | {measured.replace('|', chr(92) + '|')} |" in texts[file], file
+        for name, (first, *others) in recorded[slug]["proofs"].items():
+            assert f"`{name}` | {shown(first)} |" in texts[file], file
+            assert all(f"\n|  | {shown(figure)} |" in texts[file] for figure in others), file
 
 
 def test_what_a_page_of_a_mechanism_holds(site: Path) -> None:
