@@ -20,13 +20,14 @@ Score = Callable[[Tensor, Tensor], Tensor]
 
 
 def dot(query: Tensor, key: Tensor) -> Tensor:
-    """Score q.k: (B, T, d), (B, S, d) -> (B, T, S). Its variance grows like d."""
-    return query @ key.mT
+    """Score q.k: (B, T, d), (B, S, d) -> (B, T, S), at least float32. Its variance grows like d."""
+    scaled = scaled_dot(query, key)  # float16 ends at 65504
+    return scaled.to(torch.promote_types(scaled.dtype, torch.float32)) * math.sqrt(key.shape[-1])
 
 
 def scaled_dot(query: Tensor, key: Tensor) -> Tensor:
     """Score q.k / sqrt(d): (B, T, d), (B, S, d) -> (B, T, S). Its variance does not depend on d."""
-    return dot(query, key) / math.sqrt(key.shape[-1])
+    return query / math.sqrt(key.shape[-1]) @ key.mT
 
 
 class Bilinear(nn.Module):
@@ -79,31 +80,34 @@ class Additive(nn.Module):
 def weigh(scores: Tensor, mask: Tensor | None = None) -> Tensor:
     """Turn scores into weights by a softmax over the keys, the last axis: (B, T, S) -> (B, T, S).
 
-    `mask` is bool, True = may be attended, and broadcasts to (B, T, S). A query that may attend to nothing
-    gets weights of zero.
+    `mask` is bool, True = may be attended, and has three dimensions that broadcast to (B, T, S). A query that
+    may attend to nothing gets weights of zero.
 
     Raises:
         TypeError: `mask` is not bool.
-        ValueError: `mask` does not broadcast to the scores.
+        ValueError: `mask` has another number of dimensions than the scores, or does not broadcast to them.
 
     >>> scores = torch.tensor([[[0.0, math.log(3), 9.0]]])
-    >>> weigh(scores, torch.tensor([True, True, False]))
+    >>> weigh(scores, torch.tensor([[[True, True, False]]]))
     tensor([[[0.2500, 0.7500, 0.0000]]])
     """
     if mask is None:
         return scores.softmax(dim=-1)
     if mask.dtype != torch.bool:
         raise TypeError(f"mask must be bool, True = may be attended, not {mask.dtype}")
-    fits = all(n in (1, full) for n, full in zip(mask.shape[::-1], scores.shape[::-1], strict=False))
-    if mask.dim() > scores.dim() or not fits:
-        raise ValueError(f"mask {tuple(mask.shape)} does not broadcast to (B, T, S) = {tuple(scores.shape)}")
+    fits = all(n in (1, full) for n, full in zip(mask.shape, scores.shape, strict=False))
+    if mask.dim() != scores.dim() or not fits:
+        raise ValueError(
+            f"mask {tuple(mask.shape)} must have three dimensions that broadcast to (B, T, S) = "
+            f"{tuple(scores.shape)}; (T, S) is passed as mask[None], padding (B, S) as padding[:, None]"
+        )
     scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     return scores.softmax(dim=-1).masked_fill(~mask, 0.0)  # the last step empties rows without a key
 
 
 def read(weights: Tensor, value: Tensor) -> Tensor:
     """Return the weighted mean of the values for each query: (B, T, S), (B, S, d_v) -> (B, T, d_v)."""
-    return weights @ value
+    return weights.to(value.dtype) @ value
 
 
 class Attention(nn.Module):
@@ -118,9 +122,14 @@ class Attention(nn.Module):
         - query: (B, T, d_q)
         - key: (B, S, d_k)
         - value: (B, S, d_v); without it the keys are read (the book's plain mode)
-        - mask: bool, True = may be attended, broadcasts to (B, T, S); padding (B, S) is `padding[:, None]`
+        - mask: bool, True = may be attended, three dimensions that broadcast to (B, T, S); padding (B, S) is
+          passed as `padding[:, None]`
         - attention(query, key): (B, T, S); weights are not negative and sum to one over S
         - forward(query, key): (B, T, d_v)
+
+    Raises:
+        TypeError: `mask` is not bool.
+        ValueError: query, key, value or mask do not fit each other.
 
     A query of zeros has no preference, so a dot product reads the mean of the values:
 
@@ -145,13 +154,22 @@ class Attention(nn.Module):
         self, query: Tensor, key: Tensor, value: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
         """Return g(x), the weights: (B, T, S). `value` is not used: the arguments are those of forward."""
-        return weigh(self.score(query, key), mask)
+        if query.dim() != 3 or key.dim() != 3 or len(query) != len(key):
+            raise ValueError(
+                f"query {tuple(query.shape)} must be (B, T, d_q) and key {tuple(key.shape)} (B, S, d_k)"
+            )
+        return weigh(self.score(query, key), mask).to(query.dtype)
 
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
         """Return f(g(x), x), what each query reads: (B, T, d_v)."""
-        return read(self.attention(query, key, mask=mask), key if value is None else value)
+        value = key if value is None else value
+        if value.shape[:-1] != key.shape[:-1]:
+            raise ValueError(
+                f"value {tuple(value.shape)} must be (B, S, d_v) with the length of key {tuple(key.shape)}"
+            )
+        return read(self.attention(query, key, mask=mask), value)
 
 
 def _at_least_one(**widths: int) -> None:
@@ -167,6 +185,23 @@ def example(
     torch.manual_seed(0)
     inputs = torch.randn(B, T, d_q), torch.randn(B, S, d_k), torch.randn(B, S, d_v)
     return Attention(Additive(d_q, d_k, d_a)).eval(), inputs
+
+
+def variants(**sizes: int) -> dict[str, tuple[Attention, tuple[Tensor, ...]]]:
+    """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
+    attention, (query, key, value) = example(**sizes)
+    bilinear, mask = (
+        Bilinear(query.shape[-1], key.shape[-1]),
+        torch.rand(*query.shape[:2], key.shape[1]) > 0.3,
+    )
+    mask[:, 0] = False
+    return {
+        "dot": (Attention(dot).eval(), (key, key, value)),
+        "scaled_dot": (Attention(scaled_dot).eval(), (key, key, value)),
+        "bilinear": (Attention(bilinear).eval(), (query, key, value)),
+        "keys_are_read": (attention, (query, key)),
+        "masked": (attention, (query, key, value, mask)),
+    }
 
 
 if __name__ == "__main__":

@@ -39,14 +39,15 @@ class ScoredAttention(nn.Module):
         - query: (B, T, d_q)
         - key: (B, S, d_k)
         - value: (B, S, d_v)
-        - mask: bool, True = may be attended, broadcasts to (B, T, S); a row without any key gives zeros
-        - scores(query, key): (B, T, S)
+        - mask: bool, True = may be attended, three dimensions that broadcast to (B, T, S); padding (B, S) is
+          passed as `padding[:, None]`; a row without any key gives zeros
+        - scores(query, key): (B, T, S); dot products at least in float32
         - attention(query, key): (B, T, S); weights are not negative and sum to one over S
         - forward(query, key, value): (B, T, d_v)
 
     Raises:
-        ValueError: `kind` is unknown, a width is below 1, a dot product has two widths, `mask` does not
-            broadcast, or location meets more than `max_keys` keys.
+        ValueError: `kind` is unknown, a width is below 1, a dot product has two widths, location meets more
+            than `max_keys` keys, or query, key, value or mask do not fit each other.
         TypeError: `mask` is not bool.
 
     General with W = I is the dot product, and sqrt(d) = 2 times the scaled one:
@@ -99,6 +100,10 @@ class ScoredAttention(nn.Module):
 
     def scores(self, query: Tensor, key: Tensor) -> Tensor:
         """Return s(q_t, k_s) for all pairs: (B, T, d_q), (B, S, d_k) -> (B, T, S)."""
+        if query.dim() != 3 or key.dim() != 3 or len(query) != len(key):
+            raise ValueError(
+                f"query {tuple(query.shape)} must be (B, T, d_q) and key {tuple(key.shape)} (B, S, d_k)"
+            )
         scores: Tensor
         if self.kind == "location":
             if key.shape[1] > self.max_keys:
@@ -112,12 +117,12 @@ class ScoredAttention(nn.Module):
             both = query[:, :, None].expand(-1, -1, S, -1), key[:, None].expand(-1, T, -1, -1)
             pairs = torch.cat(both, dim=-1)  # (B, T, S, d_q + d_k)
             scores = self.v(self.W(pairs).tanh()).squeeze(-1)
-        elif self.kind == "general":
-            scores = self.W(query) @ key.mT
         else:
-            scores = query @ key.mT
-            if self.kind == "scaled_dot":
-                scores = scores / math.sqrt(key.shape[-1])
+            asked = self.W(query) if self.kind == "general" else query
+            root = math.sqrt(key.shape[-1])
+            scores = asked / root @ key.mT
+            if self.kind != "scaled_dot":  # back to full size, which float16 (up to 65504) may not hold
+                scores = scores.to(torch.promote_types(scores.dtype, torch.float32)) * root
         return scores
 
     def attention(
@@ -126,19 +131,25 @@ class ScoredAttention(nn.Module):
         """Return g(x), the weights: (B, T, S). `value` is not used: the arguments are those of forward."""
         scores = self.scores(query, key)
         if mask is None:
-            return scores.softmax(dim=-1)
+            return scores.softmax(dim=-1).to(query.dtype)
         if mask.dtype != torch.bool:
             raise TypeError(f"mask must be bool, True = may be attended, not {mask.dtype}")
-        fits = all(n in (1, full) for n, full in zip(mask.shape[::-1], scores.shape[::-1], strict=False))
-        if mask.dim() > 3 or not fits:
+        fits = all(n in (1, full) for n, full in zip(mask.shape, scores.shape, strict=False))
+        if mask.dim() != 3 or not fits:
             raise ValueError(
-                f"mask {tuple(mask.shape)} does not broadcast to (B, T, S) = {tuple(scores.shape)}"
+                f"mask {tuple(mask.shape)} must have three dimensions that broadcast to (B, T, S) = "
+                f"{tuple(scores.shape)}; (T, S) is passed as mask[None], padding (B, S) as padding[:, None]"
             )
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-        return scores.softmax(dim=-1) * mask  # the product empties rows without a key
+        weights = scores.softmax(dim=-1).masked_fill(~mask, 0.0)  # the last step empties rows without a key
+        return weights.to(query.dtype)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return f(g(x), x), what each query reads: (B, T, d_v)."""
+        if value.shape[:-1] != key.shape[:-1]:
+            raise ValueError(
+                f"value {tuple(value.shape)} must be (B, S, d_v) with the length of key {tuple(key.shape)}"
+            )
         return self.attention(query, key, mask=mask) @ value
 
 
@@ -149,6 +160,22 @@ def example(
     torch.manual_seed(0)
     inputs = torch.randn(B, T, d_q), torch.randn(B, S, d_k), torch.randn(B, S, d_v)
     return ScoredAttention("general", d_q, d_k).eval(), inputs
+
+
+def variants(**sizes: int) -> dict[str, tuple[ScoredAttention, tuple[Tensor, ...]]]:
+    """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
+    general, (query, key, value) = example(**sizes)
+    (B, T, d_q), (S, d_k) = query.shape, key.shape[1:]
+    mask = torch.rand(B, T, S) > 0.3
+    mask[:, 0] = False
+    cases: dict[str, tuple[ScoredAttention, tuple[Tensor, ...]]] = {
+        "masked": (general, (query, key, value, mask))
+    }
+    for kind in ("dot", "scaled_dot"):
+        cases[kind] = ScoredAttention(kind, d_k, d_k).eval(), (key, key, value)
+    for kind in ("additive", "concat", "location"):
+        cases[kind] = ScoredAttention(kind, d_q, d_k, max_keys=max(S, 64)).eval(), (query, key, value)
+    return cases
 
 
 if __name__ == "__main__":

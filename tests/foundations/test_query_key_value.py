@@ -124,7 +124,7 @@ def compare(
     measured.gradients(attention(query, key, value, mask), y, of=of)
 
 
-MASKS = pytest.mark.parametrize("mask", [None, random_mask(2, 3, 5), random_mask(3, 5)])
+MASKS = pytest.mark.parametrize("mask", [None, random_mask(2, 3, 5), random_mask(1, 3, 5)])
 
 
 @MASKS
@@ -261,12 +261,13 @@ def test_softmax_has_the_known_jacobian(measured: Measured) -> None:
 def test_masking_a_key_equals_deleting_it(measured: Measured) -> None:
     (query, key, value), attention = inputs(6, 7), Attention(additive())
     mask = torch.tensor([True, False, True, True, False])
-    measured.close(attention(query, key, value, mask), attention(query, key[:, mask], value[:, mask]))
+    deleted = attention(query, key[:, mask], value[:, mask])
+    measured.close(attention(query, key, value, mask[None, None]), deleted)
 
 
 def test_query_without_keys_reads_zeros(measured: Measured) -> None:
     (query, key, value), attention = inputs(6, 7), Attention(additive())
-    mask = torch.tensor([True, False, True])[:, None]
+    mask = torch.tensor([True, False, True])[None, :, None]
     y = attention(query, key, value, mask)
     measured.close(y[:, 1], torch.zeros(2, 4, dtype=torch.float64), tolerance=0)
     gradients = torch.autograd.grad(y.square().sum(), (query, key, value, *attention.parameters()))
@@ -296,14 +297,49 @@ def test_refuses_impossible_arguments(build: Callable[[], nn.Module], message: s
         build()
 
 
-@pytest.mark.parametrize("shape", [(2, 5), (3, 3), (1, 2, 3, 5)])
+@pytest.mark.parametrize("shape", [(3, 5), (5,), (2, 3, 3), (1, 2, 3, 5)])
 def test_refuses_masks_that_do_not_fit(shape: tuple[int, ...]) -> None:
     attention, (query, key, value) = example()
-    with pytest.raises(ValueError, match="does not broadcast"):
-        attention(query, key, value, torch.ones(shape, dtype=torch.bool))
+    for call in (attention, attention.attention):
+        with pytest.raises(ValueError, match="three dimensions that broadcast"):
+            call(query, key, value, torch.ones(shape, dtype=torch.bool))
+
+
+def test_refuses_padding_in_place_of_a_mask_of_pairs() -> None:
+    """With as many samples as queries a padding mask (B, S) has the shape (T, S)."""
+    attention, (query, key, value) = example(B=3, T=3)
+    real = torch.arange(5) < torch.tensor([[5], [4], [3]])
+    with pytest.raises(ValueError, match=r"padding\[:, None\]"):
+        attention(query, key, value, real)
+    assert not attention.attention(query, key, mask=real[:, None])[2, :, 3:].any()
 
 
 def test_refuses_masks_that_are_not_bool() -> None:
     attention, (query, key, value) = example()
     with pytest.raises(TypeError, match="True = may be attended"):
-        attention(query, key, value, torch.zeros(3, 5))
+        attention(query, key, value, torch.zeros(2, 3, 5))
+
+
+def test_refuses_keys_and_values_that_do_not_fit() -> None:
+    attention, (query, key, value) = Attention(dot), inputs(6, 6)
+    for other in (value[:, :4], value[:1], value[0]):
+        with pytest.raises(ValueError, match="with the length of key"):
+            attention(query, key, other)
+    for asked, held in ((query[:1], key), (query, key[:1]), (query[0], key), (query, key[0])):
+        for call in (attention, attention.attention):
+            with pytest.raises(ValueError, match=r"must be \(B, T, d_q\)"):
+                call(asked, held)
+
+
+def test_dot_products_beyond_float16_are_right() -> None:
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(1, n, 512) * 60 for n in (3, 5, 5))
+    assert dot(query, key).abs().max() > 65504
+    exact = Attention(dot).attention(query.double(), key.double())
+    for autocast, dtype in ((False, torch.float16), (True, torch.float32)):
+        tensors = [x.to(dtype) for x in (query, key, value)]
+        with torch.autocast("cpu", torch.float16, enabled=autocast):
+            weights, y = Attention(dot).attention(*tensors), Attention(dot)(*tensors)
+        assert weights.dtype == dtype
+        assert y.isfinite().all()
+        assert (weights - exact).abs().max() < 1e-2

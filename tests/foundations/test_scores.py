@@ -309,8 +309,8 @@ def cost(kind: str, T: int, S: int, d: int) -> tuple[int, int, int]:
 
 T, S, D = 64, 128, 256
 COSTS = {  # parameters, multiply-adds, numbers in the largest tensor
-    "dot": (0, T * S * D, T * S),
-    "scaled_dot": (0, T * S * D, T * S),
+    "dot": (0, T * S * D, T * D),  # the scaled query
+    "scaled_dot": (0, T * S * D, T * D),
     "general": (D * D, T * D * D + T * S * D, T * D),
     "additive": (D * (2 * D + 1), (T + S) * D * D + T * S * D, T * S * D),
     "concat": (D * (2 * D + 1), T * S * D * (2 * D + 1), T * S * 2 * D),
@@ -356,10 +356,51 @@ def test_location_refuses_more_keys_than_it_has_places() -> None:
         attend("location")(query, key, value)
 
 
-def test_refuses_masks_that_do_not_fit() -> None:
+@pytest.mark.parametrize("shape", [(3, 5), (5,), (2, 3, 3), (1, 2, 3, 5)])
+def test_refuses_masks_that_do_not_fit(shape: tuple[int, ...]) -> None:
+    block, (query, key, value) = example()
+    for call in (block, block.attention):
+        with pytest.raises(ValueError, match="three dimensions that broadcast"):
+            call(query, key, value, torch.ones(shape, dtype=torch.bool))
+
+
+def test_refuses_padding_in_place_of_a_mask_of_pairs() -> None:
+    """With as many samples as queries a padding mask (B, S) has the shape (T, S)."""
+    block, (query, key, value) = example(B=3, T=3)
+    real = torch.arange(5) < torch.tensor([[5], [4], [3]])
+    with pytest.raises(ValueError, match=r"padding\[:, None\]"):
+        block(query, key, value, real)
+    assert not block.attention(query, key, mask=real[:, None])[2, :, 3:].any()
+
+
+def test_refuses_masks_that_are_not_bool() -> None:
     block, tensors = example()
-    for shape in ((2, 5), (3, 3), (1, 2, 3, 5)):
-        with pytest.raises(ValueError, match="does not broadcast"):
-            block(*tensors, mask=torch.ones(shape, dtype=torch.bool))
     with pytest.raises(TypeError, match="True = may be attended"):
-        block(*tensors, mask=torch.ones(3, 5))
+        block(*tensors, mask=torch.ones(2, 3, 5))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_refuses_keys_and_values_that_do_not_fit(kind: str) -> None:
+    block, (query, key, value) = attend(kind), inputs()
+    for other in (value[:, :4], value[:1], value[0]):
+        with pytest.raises(ValueError, match="with the length of key"):
+            block(query, key, other)
+    for asked, held in ((query[:1], key), (query, key[:1]), (query[0], key), (query, key[0])):
+        with pytest.raises(ValueError, match=r"must be \(B, T, d_q\)"):
+            block.attention(asked, held)
+
+
+def test_dot_products_beyond_float16_are_right() -> None:
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(1, n, 512) * 60 for n in (3, 5, 5))
+    for kind in ("dot", "general"):
+        block = ScoredAttention(kind, 512, 512)
+        assert block.scores(query, key).abs().max() > 65504
+        exact = block.double().attention(query.double(), key.double())
+        for autocast, dtype in ((False, torch.float16), (True, torch.float32)):
+            tensors = [x.to(dtype) for x in (query, key, value)]
+            with torch.autocast("cpu", torch.float16, enabled=autocast):
+                weights, y = block.to(dtype).attention(*tensors), block(*tensors)
+            assert weights.dtype == dtype
+            assert y.isfinite().all()
+            assert (weights - exact).abs().max() < 1e-2
