@@ -13,6 +13,7 @@ from sitekit.parts import card as _card
 from sitekit.parts import comparison as _comparison
 from sitekit.parts import cost as _cost
 from sitekit.parts import drawing as _drawing
+from sitekit.parts import evidence as _evidence
 from sitekit.parts import growth as _growth
 from sitekit.parts import matrix as _matrix
 from sitekit.parts import members as _members
@@ -78,6 +79,12 @@ def growth(source: str, language: str) -> str:
 def proofs(source: str, language: str) -> str:
     """First line the slug, then lines `test_name: statement`."""
     return _proofs.proofs(source, language)
+
+
+@_fence
+def evidence(source: str, language: str) -> str:
+    """What modules were held against, with counts; no body."""
+    return _evidence.meanings(language)
 
 
 @_fence

@@ -1,6 +1,6 @@
 """The words of the parts in both languages."""
 
-from snippets.catalogue import Domain, Weights
+from snippets.catalogue import Domain, Evidence, Weights
 
 _LANGUAGES = ("en", "zh")
 
@@ -19,6 +19,7 @@ _WORDS = {
     "macs": ("Multiply-adds", "乘加次数"),
     "complexity": ("Complexity", "复杂度"),
     "aliases": ("Also called", "别名"),
+    "evidence": ("Evidence", "依据"),
     "code": ("Code", "代码"),
     "download": ("Download {file}", "下载 {file}"),
     "run": ("Run", "运行"),
@@ -61,6 +62,11 @@ _WORDS = {
         "以 torch {torch} 于 {date} 实测，测试文件：",
     ),
     "how": ("How it is proved", "如何证明"),
+    # evidence
+    "held against": ("What each module was held against:", "各模块所对照的依据："),
+    "meaning": ("What was done", "做了什么"),
+    "modules": ("Modules", "模块"),
+    "number of": ("{count}: {names}", "{count}：{names}"),
     # growth
     "time growth": ("Time · at N = {positions}", "时间 · N = {positions} 时"),
     "memory growth": ("Memory · at N = {positions}", "内存 · N = {positions} 时"),
@@ -109,6 +115,39 @@ _VALUES: dict[Weights | Domain, tuple[str, str]] = {
 }
 
 
+_EVIDENCE: dict[Evidence, tuple[str, tuple[str, str], tuple[str, str]]] = {
+    Evidence.PAPER: (
+        "¶",
+        ("paper", "论文"),
+        ("The text or the equations of the paper were read.", "读过论文的正文或公式。"),
+    ),
+    Evidence.CODE: (
+        "</>",
+        ("released code", "发布的代码"),
+        (
+            "The code that the authors released was read and run beside the module.",
+            "读过作者发布的代码，并与模块并排运行过。",
+        ),
+    ),
+    Evidence.SECONDARY: (
+        "≈",
+        ("secondary accounts", "二手资料"),
+        (
+            "The paper was not to be had; independent accounts, surveys or other implementations, agree.",
+            "未能取得论文；几份独立的二手资料（综述或他人的实现）彼此一致。",
+        ),
+    ),
+    Evidence.RECONSTRUCTION: (
+        "△",
+        ("reconstruction", "重构"),
+        (
+            "What could be read leaves gaps. The module fills them in its own way, and its page says where.",
+            "能读到的资料留有空缺，由本模块自行补上，页面上说明了在哪里。",
+        ),
+    ),
+}
+
+
 def word(key: str, language: str, **values: object) -> str:
     """Return a word or sentence, `values` filled in."""
     return _WORDS[key][_LANGUAGES.index(language)].format(**values)
@@ -117,6 +156,21 @@ def word(key: str, language: str, **values: object) -> str:
 def axis_value(value: Weights | Domain, language: str) -> str:
     """Return the name of a value of either axis."""
     return _VALUES[value][_LANGUAGES.index(language)]
+
+
+def evidence_mark(value: Evidence) -> str:
+    """Return the sign of a kind of evidence, for where there is no room for its name."""
+    return _EVIDENCE[value][0]
+
+
+def evidence_word(value: Evidence, language: str) -> str:
+    """Return the name of a kind of evidence."""
+    return _EVIDENCE[value][1][_LANGUAGES.index(language)]
+
+
+def evidence_meaning(value: Evidence, language: str) -> str:
+    """Return the sentence that says what a kind of evidence means."""
+    return _EVIDENCE[value][2][_LANGUAGES.index(language)]
 
 
 def separator(language: str) -> str:

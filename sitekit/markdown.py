@@ -1,5 +1,5 @@
-"""The Markdown extension of the site: formulas, citations, checked includes, links in fences, line breaks,
-pieces to lay out.
+"""The Markdown extension of the site: formulas, citations, checked includes, links in fences, marks of
+reconstructions, line breaks, pieces to lay out.
 
 Usage in mkdocs.base.yml, next to pymdownx.arithmatex (generic: true) and pymdownx.snippets:
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from markdown import Extension, Markdown  # type: ignore[import-untyped]
 
-from sitekit import bodies, citations, includes, linebreaks, links, math, offscreen, search
+from sitekit import bodies, citations, includes, linebreaks, links, math, offscreen, reconstructions, search
 
 
 class SiteExtension(Extension):  # type: ignore[misc]
@@ -30,6 +30,7 @@ class SiteExtension(Extension):  # type: ignore[misc]
         citations.register(md, language)
         linebreaks.register(md)
         links.register(md)
+        reconstructions.register(md)
         math.register(md, language)
         search.register(md)
         offscreen.register(md)

@@ -1,4 +1,4 @@
-"""The card under the title of a page: both axes, paper, shapes, cost, names, code."""
+"""The card under the title of a page: both axes, paper, shapes, evidence, cost, names, code."""
 
 from collections.abc import Iterator
 from html import escape
@@ -6,6 +6,7 @@ from html import escape
 from sitekit import citations
 from sitekit.labels import separator, word
 from sitekit.pages import FOUNDATIONS
+from sitekit.parts.evidence import SECTION, badges
 from sitekit.parts.html import code, element, formula, link
 from sitekit.parts.refer import to_overview, to_paper
 from sitekit.results import Results
@@ -35,6 +36,7 @@ def _items(mechanism: Mechanism, results: Results, language: str) -> Iterator[tu
     yield "year", str(citations.year(mechanism.citation))
     yield "shapes", f"{_shapes(results.inputs)} → {_shapes(results.outputs)}"
     yield "attention", _shapes(results.attention)
+    yield "evidence", link(SECTION, badges(mechanism, language))
     yield "parameters", parameters(results, language)
     yield "macs", formula(results.macs_tex)
     yield "complexity", formula(mechanism.complexity) + _positions(mechanism, results)

@@ -4,15 +4,16 @@ import json
 from html import escape
 
 from sitekit import citations
-from sitekit.labels import axis_value, word
+from sitekit.labels import axis_value, evidence_word, word
 from sitekit.parts.card import parameters
 from sitekit.parts.controls import chooser, fields, filters
+from sitekit.parts.evidence import badges
 from sitekit.parts.html import element, formula
 from sitekit.parts.numbers import counted
 from sitekit.parts.refer import to_mechanism
 from sitekit.parts.sizes import sizes, varied
 from sitekit.run import results
-from snippets.catalogue import CATALOGUE, Domain, Mechanism, Weights
+from snippets.catalogue import CATALOGUE, Domain, Evidence, Mechanism, Weights
 
 _COLUMNS = (
     "mechanism",
@@ -24,6 +25,7 @@ _COLUMNS = (
     "complexity",
     "parameter formula",
     "at sizes",
+    "evidence",
 )
 _SORTED = _COLUMNS[:6]
 
@@ -34,6 +36,7 @@ def comparison(language: str) -> str:
     axes = {
         "weights": [_axis(mechanism.weights, language) for mechanism in mechanisms],
         "domain": [_axis(mechanism.domain, language) for mechanism in mechanisms],
+        "evidence": [evidence_word(value, language) for value in Evidence],
     }
     head = "".join(_head(key, language) for key in _COLUMNS)
     rows = "".join(_row(mechanism, language) for mechanism in mechanisms)
@@ -69,6 +72,7 @@ def _row(mechanism: Mechanism, language: str) -> str:
         element("td", formula(mechanism.complexity)),
         element("td", parameters(found, language)),
         element("td", escape(sizes(shown))),
+        element("td", badges(mechanism, language)),
     )
     names = " ".join([mechanism.slug, mechanism.title, *mechanism.aliases])
     return element(

@@ -16,7 +16,7 @@ _FREE = "r"  # differs between mechanisms: each keeps its own until the reader s
 
 
 def filters(axes: Mapping[str, Iterable[str]], count: int, language: str) -> str:
-    """Return a form with a text field and a list for each axis.
+    """Return a form with a text field and a list for each column that can be filtered.
 
     Args:
         axes: values as the table shows them, by the key of their column.

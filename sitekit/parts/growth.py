@@ -8,6 +8,7 @@ from typing import Any
 from sitekit import paths
 from sitekit.errors import fail
 from sitekit.labels import word
+from sitekit.parts.evidence import reconstructed
 from sitekit.parts.html import code, element, formula, table
 from sitekit.parts.refer import to_mechanism
 from snippets.catalogue import CATALOGUE
@@ -38,7 +39,7 @@ def _row(slug: str, block: Mapping[str, Any], positions: int, language: str) -> 
     place = block["positions"].index(positions)
     mechanism = CATALOGUE[slug]
     return [
-        to_mechanism(mechanism, language),
+        to_mechanism(mechanism, language) + reconstructed(mechanism, language),
         formula(mechanism.complexity),
         f"{_power(block, 'milliseconds')} · {block['milliseconds'][place]:.1f} ms",
         f"{_power(block, 'bytes')} · {block['bytes'][place] / 1e6:.1f} MB",

@@ -1,12 +1,14 @@
-"""The taxonomy at a glance: both axes, each mechanism in its cell, foundations below."""
+"""The taxonomy at a glance: both axes, each mechanism in its cell with the marks of its evidence."""
 
+from collections.abc import Iterable
 from html import escape
 
 from sitekit.labels import axis_value, word
 from sitekit.pages import FOUNDATIONS, exists
+from sitekit.parts.evidence import legend, marks
 from sitekit.parts.html import element, link
 from sitekit.parts.refer import to_mechanism, to_overview
-from snippets.catalogue import CATALOGUE, Domain, Weights
+from snippets.catalogue import CATALOGUE, Domain, Mechanism, Weights
 
 
 def matrix(language: str) -> str:
@@ -22,15 +24,15 @@ def matrix(language: str) -> str:
         for domain in Domain
     )
     grid = element("table", element("thead", element("tr", head)) + element("tbody", "".join(rows)))
-    return element("div", grid + _foundations(language), class_="atlas-matrix", data_tree="")
+    parts = grid + _foundations(language) + legend(language)
+    return element("div", parts, class_="atlas-matrix", data_tree="")
 
 
 def _cell(weights: Weights, domain: Domain, language: str) -> str:
     found = [row for row in CATALOGUE.values() if (row.weights, row.domain) == (weights, domain)]
     if not found:
         return element("td", "–", class_="atlas-empty", aria_label=word("none here", language))
-    items = "".join(element("li", to_mechanism(row, language)) for row in found)
-    return element("td", element("ul", items), data_label=axis_value(weights, language))
+    return element("td", _list(found, language), data_label=axis_value(weights, language))
 
 
 def _foundations(language: str) -> str:
@@ -39,6 +41,10 @@ def _foundations(language: str) -> str:
         return ""
     name = escape(word("foundations", language))
     title = link(f"/{FOUNDATIONS}", name) if exists(FOUNDATIONS, language) else name
-    items = "".join(element("li", to_mechanism(row, language)) for row in found)
-    content = element("p", element("strong", title)) + element("ul", items)
+    content = element("p", element("strong", title)) + _list(found, language)
     return element("div", content, class_="atlas-foundations")
+
+
+def _list(found: Iterable[Mechanism], language: str) -> str:
+    items = (f"{to_mechanism(row, language)} {marks(row, language)}" for row in found)
+    return element("ul", "".join(element("li", item) for item in items))

@@ -4,6 +4,7 @@ from html import escape
 
 from sitekit import citations, pages
 from sitekit.labels import word
+from sitekit.parts.evidence import reconstructed
 from sitekit.parts.html import code, element, formula, table
 from sitekit.parts.inline import inline, without_links
 from sitekit.parts.refer import to_mechanism, to_overview
@@ -38,7 +39,7 @@ def _cell(key: str, mechanism: Mechanism, language: str) -> str:
         case "mechanism":
             summary = without_links(pages.summary(pages.page(mechanism), language))
             sentence = element("span", inline(summary, language), class_="atlas-summary")
-            return f"{to_mechanism(mechanism, language)} {sentence}"
+            return f"{to_mechanism(mechanism, language)}{reconstructed(mechanism, language)} {sentence}"
         case "domain":
             return to_overview(mechanism.domain, language) if mechanism.domain else ""
         case "weights":

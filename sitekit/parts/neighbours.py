@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from html import escape
 
 from sitekit.labels import axis_value, word
+from sitekit.parts.evidence import reconstructed
 from sitekit.parts.html import element
 from sitekit.parts.refer import to_mechanism, to_overview
 from sitekit.parts.source import mechanism as named
@@ -26,7 +27,7 @@ def neighbours(mechanism: Mechanism, language: str) -> str:
 
 def _item(mechanism: Mechanism, language: str) -> str:
     axes = element("small", escape(_axes(mechanism, language)))
-    return element("li", f"{to_mechanism(mechanism, language)} {axes}")
+    return element("li", f"{to_mechanism(mechanism, language)}{reconstructed(mechanism, language)} {axes}")
 
 
 def _axes(mechanism: Mechanism, language: str) -> str:

@@ -73,6 +73,12 @@ def _text(element: etree.Element, link: Link) -> str:
             return f"({inside})"
         case "a":
             return f"[{inside}]({link(element.get('href', ''))})"
+        case "span" if element.get("aria-hidden"):
+            return ""
+        case "span" if label := element.get("aria-label"):
+            return label
+        case "span" if element.get("class") in ("atlas-badges", "atlas-marks"):
+            return ", ".join(_text(child, link).strip() for child in element) or inside
         case "span" if element.get("class") == "citation":
             return "".join(element.itertext())
         case "span" if element.get("class") == "arithmatex":

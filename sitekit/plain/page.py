@@ -8,9 +8,11 @@ from posixpath import relpath
 from sitekit import citations, paths
 from sitekit.fences import PARTS
 from sitekit.includes import INCLUDE
-from sitekit.labels import word
+from sitekit.labels import evidence_word, word
 from sitekit.linebreaks import joined
 from sitekit.plain.html import to_markdown
+from sitekit.reconstructions import leads_to_one
+from snippets.catalogue import Evidence
 
 FENCE = re.compile(r"(?P<mark>`{3,}|~{3,}) *(?P<info>.*)")
 REMARK = re.compile(r'(?:!!!|\?\?\?\+?) +(?P<kind>\S+)(?: +"(?P<title>.*)")?')
@@ -101,8 +103,18 @@ def _indented(lines: Iterator[str]) -> tuple[list[str], list[str]]:
 
 def _prose(text: str, language: str) -> str:
     pieces = LITERAL.split(text)
-    pieces[::2] = (LINK.sub(_reachable, citations.in_words(piece, language)) for piece in pieces[::2])
+    pieces[::2] = (_linked(citations.in_words(piece, language), language) for piece in pieces[::2])
     return joined("".join(pieces)) if language == "zh" else "".join(pieces)
+
+
+def _linked(text: str, language: str) -> str:
+    """Return text with links that lead somewhere, in which a link to a reconstruction says so."""
+    mark = evidence_word(Evidence.RECONSTRUCTION, language)
+
+    def shown(link: re.Match[str]) -> str:
+        return _reachable(link) + (f" ({mark})" if leads_to_one(link["target"]) else "")
+
+    return LINK.sub(shown, text)
 
 
 def _reachable(link: re.Match[str]) -> str:

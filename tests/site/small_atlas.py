@@ -34,13 +34,18 @@ CATALOGUE = _by_slug(
             parameters="2*C**2/r + C/r + C",
             macs="2*B*C**2/r",
             complexity=r"O(N C + C^2 / r)",
+            evidence=(Evidence.CODE, Evidence.PAPER),
             aliases=("SE", "squeeze-and-excitation", "挤压与激励"),
             related=("toy",),
         ),
         Mechanism(
-            "weight_assignment/hard/toy", "Toy", Weights.HARD, Domain.CHANNEL, "b2020", "0", "0", "O(C)"
+            "weight_assignment/hard/toy", "Toy", Weights.HARD, Domain.CHANNEL, "b2020", "0", "0", "O(C)",
+            evidence=(Evidence.SECONDARY, Evidence.RECONSTRUCTION),
         ),
-        Mechanism("foundations/plain", "Plain", None, None, "b2020", "E", "B*T*E", "O(T E)"),
+        Mechanism(
+            "foundations/plain", "Plain", None, None, "b2020", "E", "B*T*E", "O(T E)",
+            evidence=(Evidence.PAPER,),
+        ),
     ]
 )
 """
@@ -154,12 +159,12 @@ PAGES = {
     "zh/weight-assignment/hard/toy.md": "# 玩具 {#toy}\n\n保留或丢弃一个通道。",
     "en/foundations/plain.md": "# Plain\n\nA weighted mean.",
     "zh/foundations/plain.md": "# 平均\n\n加权平均。",
-    "en/foundations/index.md": "# Foundations\n\nThe start.",
-    "zh/foundations/index.md": "# 基础\n\n起点。",
+    "en/foundations/index.md": "# Foundations\n\nThe start, and [a toy](../weight-assignment/hard/toy.md).",
+    "zh/foundations/index.md": "# 基础\n\n| 用 |\n|---|\n| [玩具](../weight-assignment/hard/toy.md#toy) |",
     "en/attention-domain/channel/index.md": "# Channel\n\nWhich channel.",
     "zh/attention-domain/channel/index.md": "# 通道\n\n哪个通道。",
-    "en/how-it-is-proved.md": "# How\n\nBy tests.",
-    "zh/how-it-is-proved.md": "# 如何\n\n测试。",
+    "en/how-it-is-proved.md": "# How\n\nBy tests.\n\n## Evidence {#evidence}\n\n```evidence\n```",
+    "zh/how-it-is-proved.md": "# 如何\n\n测试。\n\n## 依据 {#evidence}\n\n```evidence\n```",
     "en/bibliography.md": "# Bibliography\n\n```bibliography\n```",
     "zh/bibliography.md": "# 文献\n\n```bibliography\n```",
     "en/index.md": "# Home\n\n```matrix\n```",

@@ -17,7 +17,7 @@ from sitekit import labels
 from sitekit.errors import BuildError
 from sitekit.fences import _fence
 from sitekit.parts.neighbours import neighbours
-from snippets.catalogue import CATALOGUE
+from snippets.catalogue import CATALOGUE, Evidence
 from tests.site import small_atlas
 from tests.site.conftest import CHROMIUM
 from tests.site.small_atlas import OVERVIEW, ROOT, SmallAtlas
@@ -94,6 +94,9 @@ def test_card(site: SmallAtlas) -> None:
     assert "N=HW" in texts["Complexity"]
     assert texts["Also called"] == "SE, squeeze-and-excitation, 挤压与激励"
     assert texts["Run"] == "python -m snippets run senet"
+    assert [badge["data-evidence"] for badge in card["Evidence"].select(".atlas-badge")] == ["paper", "code"]
+    assert texts["Evidence"] == "¶ paper </> released code"
+    assert card["Evidence"].a["href"] == "../../how-it-is-proved/#evidence"
 
 
 def test_card_in_chinese(site: SmallAtlas) -> None:
@@ -103,6 +106,7 @@ def test_card_in_chinese(site: SmallAtlas) -> None:
     assert links(card["作用域"]) == [("通道", "../../attention-domain/channel/")]
     assert texts["论文"] == "Hu 等，2018"
     assert texts["别名"] == "SE、squeeze-and-excitation、挤压与激励"
+    assert texts["依据"] == "¶ 论文 </> 发布的代码"
     assert not {"Weights", "Domain", "Paper", "Parameters"} & set(texts)
 
 
@@ -174,7 +178,7 @@ def test_growth(site: SmallAtlas) -> None:
     head, senet, toy = table(growth)
     assert head[2:] == ["Time · at N = 1,024", "Memory · at N = 1,024"]
     assert [senet[0], *senet[2:]] == ["SENet", "N 0.50 · 1.2 ms", "N 1.00 · 2.0 MB"]
-    assert toy == ["Toy", "O ( C )", "N 2.00 · 16.0 ms", "N 2.00 · 16.0 MB"]
+    assert toy == ["Toy △ reconstruction", "O ( C )", "N 2.00 · 16.0 ms", "N 2.00 · 16.0 MB"]
     assert "float32, torch 2.13.0, threads: 1, on a machine with 2 cores, 2026-11-21" in growth.get_text()
     assert "from N = 256 on. To measure again: python -m benchmarks.growth." in growth.get_text()
     assert "时间取 9 轮中最快一轮的处理器时间" in part(site, "growth", "zh/deep/all").get_text()
@@ -191,9 +195,15 @@ def test_members(site: SmallAtlas) -> None:
     head, senet, toy = table(part(site, "members"))
     assert head[:4] == ["Mechanism", "Weights", "Year", "Shape of g(x)"]
     assert senet[:3] == ["SENet Scales each map.", "soft", "2018"]
-    assert toy[1:4] == ["hard", "2020", "(B, C, 1, 1)"]
+    assert toy == [
+        "Toy △ reconstruction Keeps or drops a channel.",
+        "hard",
+        "2020",
+        "(B, C, 1, 1)",
+        "O ( C )",
+    ]
     zh = part(site, "members", "zh/deep/all")
-    assert table(zh)[2][0] == "玩具 保留或丢弃一个通道。"
+    assert table(zh)[2][0] == "玩具 △ 重构 保留或丢弃一个通道。"
     assert zh.select_one("th .math, th math") is not None  # the formula of the summary
 
 
@@ -203,7 +213,8 @@ def test_neighbours(site: SmallAtlas) -> None:
     toy, channel = links(nav)
     assert toy == ("Toy", "../../weight-assignment/hard/toy/")
     assert channel == ("channel", "../../attention-domain/channel/")
-    assert [item.get_text() for item in nav.select("li")] == ["Toy hard\u00a0× channel"]
+    (item,) = nav.select("li")
+    assert item.get_text() == "Toy\u00a0△ reconstruction hard\u00a0× channel"
 
 
 def test_neighbours_at_the_same_place_of_the_taxonomy() -> None:
@@ -222,11 +233,18 @@ def test_matrix(site: SmallAtlas) -> None:
     head, *rows = table(matrix)
     assert head == ["", "soft", "hard", "self"]
     cells = {row[0]: row[1:] for row in rows}
-    assert cells["channel"] == ["SENet", "Toy", "–"]
+    assert cells["channel"] == ["SENet ¶ </>", "Toy ≈ △ reconstruction", "–"]
+    marks = matrix.select_one("li .atlas-marks").select("[role=img]")
+    assert [mark["aria-label"] for mark in marks] == ["paper", "released code"]
+    legend = (
+        "What each module was held against: ¶ paper </> released code ≈ secondary accounts △ reconstruction"
+    )
+    assert matrix.select("p")[-1].get_text() == legend
     assert len(cells) == 7
     assert {cell["aria-label"] for cell in matrix.select("td.atlas-empty")} == {"no mechanism"}
-    assert links(matrix)[-1] == ("Plain", "foundations/plain/")
-    assert links(part(site, "matrix", "zh"))[-1] == ("平均", "foundations/plain/")
+    assert links(matrix)[-2] == ("Plain", "foundations/plain/")
+    assert links(matrix)[-1][1] == "how-it-is-proved/#evidence"
+    assert links(part(site, "matrix", "zh"))[-2] == ("平均", "foundations/plain/")
 
 
 def test_comparison_is_a_plain_table(site: SmallAtlas) -> None:
@@ -237,9 +255,50 @@ def test_comparison_is_a_plain_table(site: SmallAtlas) -> None:
         ["Toy", "hard", "channel", "2020"],
         ["Plain", "–", "–", "2020"],
     ]
-    assert [*rows[2][4:6], rows[2][-1]] == ["512", "131 k", "B = 1, T = 256, E = 512"]
+    assert [*rows[2][4:6], rows[2][-2]] == ["512", "131 k", "B = 1, T = 256, E = 512"]
+    assert [row[-1] for row in rows] == [
+        "¶ paper </> released code",
+        "≈ secondary accounts △ reconstruction",
+        "¶ paper",
+    ]
     assert not comparison.select("table :is(button, input, select)")
     assert [cell["data-sort"] for cell in comparison.select("td[data-sort]")][-1] == "131072"
+
+
+def test_evidence(site: SmallAtlas) -> None:
+    head, *rows = table(part(site, "evidence", "how-it-is-proved"))
+    assert head == ["Evidence", "What was done", "Modules"]
+    assert [(row[0], row[2]) for row in rows] == [
+        ("¶ paper", "2"),
+        ("</> released code", "1"),
+        ("≈ secondary accounts", "1: Toy"),
+        ("△ reconstruction", "1: Toy"),
+    ]
+    zh = table(part(site, "evidence", "zh/how-it-is-proved"))
+    assert zh[-1] == ["△ 重构", "能读到的资料留有空缺，由本模块自行补上，页面上说明了在哪里。", "1： 玩具"]
+
+
+def test_a_link_to_a_reconstruction_says_so(site: SmallAtlas) -> None:
+    """In running text and in tables, with a link to what it means; in the plain copies too."""
+    text = page(site, "foundations").select_one("h1 + p, h1 ~ * p")
+    assert text.get_text() == "The start, and a toy\u00a0△\u00a0reconstruction."
+    assert links(text)[1][1] == "../how-it-is-proved/#evidence"
+    (cell,) = page(site, "zh/foundations").select("td")
+    assert cell.get_text() == "玩具\u00a0△\u00a0重构"
+    plain = {
+        prefix: (site.root / "site" / prefix / "foundations/index.md").read_text() for prefix in ("", "zh")
+    }
+    assert "[a toy](../weight-assignment/hard/toy.md) (reconstruction)." in plain[""]
+    assert "| [玩具](../weight-assignment/hard/toy.md) (重构) |" in plain["zh"]
+
+
+def test_plain_copies_name_the_evidence(site: SmallAtlas) -> None:
+    text = (site.root / "site/deep/all.md").read_text(encoding="utf-8")
+    assert "- **Evidence:** [paper, released code](../how-it-is-proved.md)\n" in text
+    assert "| paper, released code |\n" in text
+    assert "| secondary accounts, reconstruction |\n" in text
+    home = (site.root / "site/index.md").read_text(encoding="utf-8")
+    assert "[Toy](weight-assignment/hard/toy.md) secondary accounts, reconstruction |" in home
 
 
 def test_bibliography(site: SmallAtlas) -> None:
@@ -282,6 +341,9 @@ def test_labels_differ_between_the_languages() -> None:
         assert en != zh, key
         assert re.search("[\u4e00-\u9fff]", zh) or "{" in zh, key
         assert set(re.findall(r"{\w+}", en)) == set(re.findall(r"{\w+}", zh)), key
+    for value in Evidence:
+        _, *pairs = labels._EVIDENCE[value]
+        assert all(re.search("[\u4e00-\u9fff]", zh) and not en.startswith(zh) for en, zh in pairs), value
 
 
 @pytest.fixture(scope="module")
@@ -324,6 +386,12 @@ def test_comparison_sorts_and_filters(address: str) -> None:
         wait_for(["SENet"], shown)
         wait_for("1 of 3 shown", tab.locator(".atlas-filter output").inner_text)
         tab.get_by_label("Weights").select_option("")
+        wait_for(["Plain", "SENet", "Toy"], shown)
+        tab.get_by_label("Evidence").select_option("paper")
+        wait_for(["Plain", "SENet"], shown)
+        tab.get_by_label("Evidence").select_option("reconstruction")
+        wait_for(["Toy"], shown)
+        tab.get_by_label("Evidence").select_option("")
         tab.get_by_label("Filter by name").fill("激励")
         wait_for(["SENet"], shown)
         tab.get_by_label("Filter by name").fill("nothing")

@@ -49,12 +49,20 @@ for (const part of document.querySelectorAll(".atlas-comparison")) {
     column: headers.findIndex((header) => header.dataset.key === list.name),
   }));
 
+  // A row may have several values of evidence, each a badge
+  const has = (row, column, wanted) => {
+    const badges = [...row.cells[column].querySelectorAll(".atlas-badge")];
+    return badges.length
+      ? badges.some((badge) => badge.lastChild.textContent.trim() === wanted)
+      : value(row, column) === wanted;
+  };
+
   const filter = () => {
     const words = text.value.toLocaleLowerCase(language).split(/\s+/);
     for (const row of rows) {
       const name = `${row.cells[0].textContent} ${row.dataset.names}`.toLocaleLowerCase(language);
       const named = words.every((word) => name.includes(word));
-      row.hidden = !(named && lists.every(({ column, list }) => !list.value || list.value === value(row, column)));
+      row.hidden = !(named && lists.every(({ column, list }) => !list.value || has(row, column, list.value)));
     }
     const shown = rows.filter((row) => !row.hidden).length;
     status.value = part.dataset.shown.replace("{shown}", shown).replace("{all}", rows.length);
