@@ -39,8 +39,12 @@ def normalise(scores: Tensor) -> Tensor:
 
 
 def scale(weights: Tensor, x: Tensor) -> Tensor:
-    """Multiply what is there by its weight; the shape of x stays."""
-    return weights * x
+    """Multiply what is there by its weight; the shape of x stays.
+
+    Raises:
+        ValueError: some axis of the weights is neither 1 nor as long as that of x.
+    """
+    return _fitting(weights, x) * x
 
 
 def weighted_sum(weights: Tensor, x: Tensor) -> Tensor:
@@ -49,12 +53,11 @@ def weighted_sum(weights: Tensor, x: Tensor) -> Tensor:
     With `normalise` the sum is a mean and stays within the range of x. With raw scores it may be anything.
 
     Raises:
-        ValueError: weights and x do not have the same number of axes.
+        ValueError: some axis of the weights is neither 1 nor as long as that of x.
     """
-    if weights.dim() != x.dim():
-        raise ValueError(f"weights {tuple(weights.shape)} and x {tuple(x.shape)} differ in number of axes")
+    weighted = _fitting(weights, x) * x
     kept = [size if n == 1 else 1 for n, size in zip(weights.shape[1:], x.shape[1:], strict=True)]
-    return (weights * x).sum_to_size(x.shape[0], *kept)
+    return weighted.sum_to_size(x.shape[0], *kept)
 
 
 class Attention(nn.Module):
@@ -62,7 +65,7 @@ class Attention(nn.Module):
 
     Args:
         g: x -> weights, which broadcast against x; a function, or a module that learns.
-        f: (weights, x) -> output.
+        f: (weights, x) -> output, `scale`, `weighted_sum` or another function.
 
     Shape:
         - x: (B, T, C, H, W), T frames; g and f decide, other shapes are theirs
@@ -70,7 +73,8 @@ class Attention(nn.Module):
         - forward(x): as x with `scale`; with `weighted_sum` the attended axes are 1
 
     Raises:
-        ValueError: `what`, `where` or `when` meet an x that does not have five axes.
+        ValueError: `what`, `where` or `when` meet an x that does not have five axes, or `scale` or
+            `weighted_sum` weights that do not fit x.
 
     Two frames with means ln 1 and ln 3:
 
@@ -107,10 +111,30 @@ def _clip(x: Tensor) -> Tensor:
     return x
 
 
+def _fitting(weights: Tensor, x: Tensor) -> Tensor:
+    if weights.dim() != x.dim() or any(
+        n not in (1, size) for n, size in zip(weights.shape, x.shape, strict=True)
+    ):
+        raise ValueError(
+            f"weights {tuple(weights.shape)} must have the axes of x {tuple(x.shape)}, each whole or 1"
+        )
+    return weights
+
+
 def example(B: int = 2, T: int = 5, C: int = 3, H: int = 8, W: int = 6) -> tuple[Attention, tuple[Tensor]]:
     """Return spatial attention, a weighted mean over the positions, and a seeded clip (B, T, C, H, W)."""
     torch.manual_seed(0)
     return Attention(lambda x: normalise(where(x)), weighted_sum).eval(), (torch.randn(B, T, C, H, W),)
+
+
+def variants(**sizes: int) -> dict[str, tuple[Attention, tuple[Tensor, ...]]]:
+    """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
+    _, inputs = example(**sizes)
+    return {
+        "channel_gate": (Attention(lambda x: gate(what(x)), scale).eval(), inputs),
+        "mean_of_frames": (Attention(lambda x: normalise(when(x)), weighted_sum).eval(), inputs),
+        "raw_sum": (Attention(when, weighted_sum).eval(), inputs),
+    }
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ class MaxPooling(nn.Module):
         - forward(x): (B, C)
 
     Raises:
-        ValueError: `beta` is negative or NaN.
+        ValueError: `beta` is negative or NaN, or x does not have four axes.
 
     >>> x = torch.tensor([1.0, 3.0]).log().view(1, 1, 1, 2)
     >>> [round(MaxPooling(beta).attention(x)[..., 1].item(), 3) for beta in (0, 1, 2, math.inf)]
@@ -43,9 +43,12 @@ class MaxPooling(nn.Module):
 
     def attention(self, x: Tensor) -> Tensor:
         """Return g(x), how much each position counts in its channel: (B, C, H, W) -> (B, C, H, W)."""
-        values = x.flatten(2)  # (B, C, N)
+        values = _map(x).flatten(2)  # (B, C, N)
         if self.beta < math.inf:
-            return (self.beta * values).softmax(dim=2).view_as(x)
+            values = values.to(
+                torch.promote_types(x.dtype, torch.float32)
+            )  # beta times float16 would be coarse
+            return (self.beta * values).softmax(dim=2).view_as(x).to(x.dtype)
         winner = values.argmax(dim=2, keepdim=True)  # (B, C, 1), one of them if several are largest
         return torch.zeros_like(values).scatter(2, winner, 1.0).view_as(x)
 
@@ -105,12 +108,12 @@ class Focus(nn.Module):
 
     Shape:
         - x: (B, C, H, W)
-        - query: (B, T, D), T queries
+        - query: (B, T, D), T queries for each map
         - attention(x, query): (B, T, H, W); the weights of a query sum to one
         - forward(x, query): (B, T, C)
 
     Raises:
-        ValueError: `channels` or `query_dim` is below 1.
+        ValueError: `channels` or `query_dim` is below 1, or x and query are not B maps and B sets of queries.
 
     Four queries look at four places of the same map; a query of zeros reads the mean:
 
@@ -129,13 +132,23 @@ class Focus(nn.Module):
 
     def attention(self, x: Tensor, query: Tensor) -> Tensor:
         """Return g(x, q), where each query looks: (B, C, H, W), (B, T, D) -> (B, T, H, W)."""
-        scores = self.W(query) @ x.flatten(2)  # (B, T, N)
-        weights: Tensor = scores.softmax(dim=2).unflatten(2, x.shape[2:])  # (B, T, H, W)
+        if query.dim() != 3 or len(query) != len(_map(x)):
+            raise ValueError(f"query {tuple(query.shape)} must be (B, T, D) for x {tuple(x.shape)}")
+        root = math.sqrt(x.shape[1])  # scores may pass 65504, where float16 ends
+        scores = self.W(query) / root @ x.flatten(2)  # (B, T, N)
+        scores = scores.to(torch.promote_types(scores.dtype, torch.float32)) * root
+        weights: Tensor = scores.softmax(dim=2).to(x.dtype).unflatten(2, x.shape[2:])  # (B, T, H, W)
         return weights
 
     def forward(self, x: Tensor, query: Tensor) -> Tensor:
         """Return f(g(x, q), x), what each query reads: (B, C, H, W), (B, T, D) -> (B, T, C)."""
         return self.attention(x, query).flatten(2) @ x.flatten(2).mT
+
+
+def _map(x: Tensor) -> Tensor:
+    if x.dim() != 4:
+        raise ValueError(f"x {tuple(x.shape)} must have the four axes (B, C, H, W)")
+    return x
 
 
 def example(
@@ -144,6 +157,16 @@ def example(
     """Return a seeded focus, a map (B, C, H, W) and T queries (B, T, D)."""
     torch.manual_seed(0)
     return Focus(C, D).eval(), (torch.randn(B, C, H, W), torch.randn(B, T, D))
+
+
+def variants(**sizes: int) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
+    """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
+    _, (x, _) = example(**sizes)
+    return {
+        "max_pooling": (MaxPooling().eval(), (x,)),
+        "soft_maximum": (MaxPooling(3.0).eval(), (x,)),
+        "gate": (Gate(x.shape[1]).eval(), (x,)),
+    }
 
 
 if __name__ == "__main__":

@@ -249,3 +249,33 @@ def test_widths_must_be_positive() -> None:
         Gate(0)
     with pytest.raises(ValueError, match="query_dim 0 must be at least 1"):
         Focus(3, 0)
+
+
+def test_refuses_maps_and_queries_that_do_not_fit() -> None:
+    x, query = features(), queries()
+    for beta in (1.0, math.inf):
+        for other in (x[0], x[:, :, None]):
+            with pytest.raises(ValueError, match="four axes"):
+                MaxPooling(beta).attention(other)
+    for maps, asked in ((x, query[:1]), (x[:1], query), (x, query[0]), (x, query[:, None])):
+        with pytest.raises(ValueError, match=r"must be \(B, T, D\)"):
+            focus().attention(maps, asked)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_soft_maximum_of_half_precision_is_as_sharp_as_that_of_double(dtype: torch.dtype) -> None:
+    x = (30 * torch.randn(2, 3, 56, 56, generator=torch.Generator().manual_seed(0))).to(dtype)
+    for beta in (0.7, 1e4):
+        exact = MaxPooling(beta).attention(x.double())
+        assert (MaxPooling(beta).attention(x) - exact).abs().max() < torch.finfo(dtype).eps
+
+
+def test_scores_of_a_focus_beyond_float16_are_right() -> None:
+    torch.manual_seed(0)
+    block, x, query = Focus(512, 512), 200 * torch.randn(1, 512, 3, 2), 200 * torch.randn(1, 4, 512)
+    exact = block.double().attention(x.double(), query.double())
+    for autocast, dtype in ((False, torch.float16), (True, torch.float32)):
+        with torch.autocast("cpu", torch.float16, enabled=autocast):
+            weights = block.to(dtype).attention(x.to(dtype), query.to(dtype))
+        assert weights.dtype == dtype
+        assert (weights - exact).abs().max() < 1e-2
