@@ -7,7 +7,7 @@ from sitekit import citations
 from sitekit.labels import axis_value, evidence_word, word
 from sitekit.parts.card import parameters
 from sitekit.parts.controls import chooser, fields, filters
-from sitekit.parts.evidence import badges
+from sitekit.parts.evidence import legend, marks
 from sitekit.parts.html import element, formula
 from sitekit.parts.numbers import counted
 from sitekit.parts.refer import to_mechanism
@@ -25,7 +25,6 @@ _COLUMNS = (
     "complexity",
     "parameter formula",
     "at sizes",
-    "evidence",
 )
 _SORTED = _COLUMNS[:6]
 
@@ -36,14 +35,15 @@ def comparison(language: str) -> str:
     axes = {
         "weights": [_axis(mechanism.weights, language) for mechanism in mechanisms],
         "domain": [_axis(mechanism.domain, language) for mechanism in mechanisms],
-        "evidence": [evidence_word(value, language) for value in Evidence],
     }
+    evidence = {value.value: evidence_word(value, language) for value in Evidence}
     head = "".join(_head(key, language) for key in _COLUMNS)
     rows = "".join(_row(mechanism, language) for mechanism in mechanisms)
     parts = (
-        filters(axes, len(CATALOGUE), language),
+        filters(axes, evidence, len(CATALOGUE), language),
         chooser([results(mechanism).rows[-1].sizes for mechanism in mechanisms], language),
         element("table", element("thead", element("tr", head)) + element("tbody", rows)),
+        legend(language),
         element("p", escape(word("symbols", language)), class_="atlas-note"),
     )
     words = {
@@ -63,7 +63,7 @@ def _row(mechanism: Mechanism, language: str) -> str:
     largest = found.rows[-1]
     shown = {name: size for name, size in largest.sizes.items() if name in varied(found)}
     cells = (
-        element("th", to_mechanism(mechanism, language), scope="row"),
+        element("th", f"{to_mechanism(mechanism, language)} {marks(mechanism, language)}", scope="row"),
         element("td", escape(_axis(mechanism.weights, language))),
         element("td", escape(_axis(mechanism.domain, language))),
         element("td", str(citations.year(mechanism.citation))),
@@ -72,7 +72,6 @@ def _row(mechanism: Mechanism, language: str) -> str:
         element("td", formula(mechanism.complexity)),
         element("td", parameters(found, language)),
         element("td", escape(sizes(shown))),
-        element("td", badges(mechanism, language)),
     )
     names = " ".join([mechanism.slug, mechanism.title, *mechanism.aliases])
     return element(

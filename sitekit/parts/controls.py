@@ -15,16 +15,18 @@ _FIELDS = ("B", "C", "H = W", "T = S", "D = E = d", "heads", "r")
 _FREE = "r"  # differs between mechanisms: each keeps its own until the reader sets one
 
 
-def filters(axes: Mapping[str, Iterable[str]], count: int, language: str) -> str:
-    """Return a form with a text field and a list for each column that can be filtered.
+def filters(axes: Mapping[str, Iterable[str]], evidence: Mapping[str, str], count: int, language: str) -> str:
+    """Return a form with a text field, a list for each axis and one for what modules were held against.
 
     Args:
         axes: values as the table shows them, by the key of their column.
+        evidence: name of each value, by the value.
         count: number of mechanisms.
         language: of the words.
     """
     name = _label(word("filter", language), element("input", type="search"))
-    lists = "".join(_list(key, values, language) for key, values in axes.items())
+    lists = "".join(_list(key, {value: value for value in values}, language) for key, values in axes.items())
+    lists += _list("evidence", evidence, language)
     shown = element("output", escape(word("shown", language, shown=count, all=count)))
     return _form(name + lists + shown, class_="atlas-filter")
 
@@ -68,9 +70,9 @@ def _form(content: str, **attributes: str) -> str:
     return element("form", content, autocomplete="off", **attributes)
 
 
-def _list(key: str, values: Iterable[str], language: str) -> str:
+def _list(key: str, names: Mapping[str, str], language: str) -> str:
     every = element("option", escape(word("all", language)), value="")
-    options = "".join(element("option", escape(value)) for value in dict.fromkeys(values))
+    options = "".join(element("option", escape(name), value=value) for value, name in names.items())
     return _label(word(key, language), element("select", every + options, name=key))
 
 

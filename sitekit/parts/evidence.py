@@ -21,9 +21,7 @@ def marks(mechanism: Mechanism, language: str) -> str:
     """Return the marks alone, for where each mechanism has a line; a reconstruction is named all the same."""
     return _list(
         (
-            _badge(value, language)
-            if value is Evidence.RECONSTRUCTION
-            else element("span", _sign(value), role="img", aria_label=evidence_word(value, language))
+            _badge(value, language) if value is Evidence.RECONSTRUCTION else _mark(value, language)
             for value in _held(mechanism)
         ),
         "marks",
@@ -64,6 +62,11 @@ def _badge(value: Evidence, language: str) -> str:
     sign = element("span", _sign(value), aria_hidden="true")
     content = f"{sign} {evidence_word(value, language)}"
     return element("span", content, class_="atlas-badge", data_evidence=value.value)
+
+
+def _mark(value: Evidence, language: str) -> str:
+    name = evidence_word(value, language)
+    return element("span", _sign(value), role="img", aria_label=name, title=name, data_evidence=value.value)
 
 
 def _sign(value: Evidence) -> str:

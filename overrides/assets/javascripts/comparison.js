@@ -39,7 +39,7 @@ for (const part of document.querySelectorAll(".atlas-comparison")) {
     if (column >= 0) sort(column, headers[column].getAttribute("aria-sort") === "descending");
   });
 
-  // Filtering: a text field and a list for each axis
+  // Filtering: a text field, a list for each axis, and one for evidence, of which a row may have several kinds
 
   const controls = part.querySelector(".atlas-filter");
   const text = controls.querySelector("input");
@@ -49,13 +49,8 @@ for (const part of document.querySelectorAll(".atlas-comparison")) {
     column: headers.findIndex((header) => header.dataset.key === list.name),
   }));
 
-  // A row may have several values of evidence, each a badge
-  const has = (row, column, wanted) => {
-    const badges = [...row.cells[column].querySelectorAll(".atlas-badge")];
-    return badges.length
-      ? badges.some((badge) => badge.lastChild.textContent.trim() === wanted)
-      : value(row, column) === wanted;
-  };
+  const has = (row, column, wanted) =>
+    column < 0 ? Boolean(row.querySelector(`[data-evidence="${wanted}"]`)) : value(row, column) === wanted;
 
   const filter = () => {
     const words = text.value.toLocaleLowerCase(language).split(/\s+/);
