@@ -444,6 +444,7 @@ CATALOGUE = _by_slug(
             parameters="2*C**2/r + C/r + C",
             macs="2*B*C**2/r",
             complexity=r"O(N C + C^2 / r)",
+            evidence=(Evidence.PAPER, Evidence.CODE),
             aliases=("SE", "SE block", "squeeze-and-excitation", "SEBlock", "挤压与激励", "通道注意力"),
             related=("eca", "srm", "gsop", "cbam", "gather_excite", "sknet"),
         ),
@@ -456,6 +457,7 @@ CATALOGUE = _by_slug(
             parameters="k",
             macs="B*C*k",
             complexity=r"O(N C)",
+            evidence=(Evidence.PAPER, Evidence.CODE),
             aliases=("ECA", "efficient channel attention", "ECALayer", "高效通道注意力"),
             related=("senet", "srm", "gsop", "coordinate"),
         ),
@@ -466,8 +468,9 @@ CATALOGUE = _by_slug(
             domain=Domain.CHANNEL,
             citation="lee2019srm",
             parameters="4*C",
-            macs="2*B*C",
+            macs="0",
             complexity=r"O(N C)",
+            evidence=(Evidence.CODE, Evidence.SECONDARY),
             aliases=(
                 "SRM",
                 "style-based recalibration module",
@@ -487,6 +490,7 @@ CATALOGUE = _by_slug(
             parameters="5*C*m + C + 4*m**2 + 9*m",
             macs="B*(H*W*C*m + H*W*m**2 + 4*m**2 + 4*m*C)",
             complexity=r"O(N m (C + m))",
+            evidence=(Evidence.CODE,),
             aliases=(
                 "GSoP",
                 "global second-order pooling",
@@ -942,6 +946,7 @@ CATALOGUE = _by_slug(
             parameters="2*C**2/r + C/r + C + 2*k**2 + 2",
             macs="4*B*C**2/r + 2*B*H*W*k**2",
             complexity=r"O(N C + C^2 / r)",
+            evidence=(Evidence.CODE, Evidence.SECONDARY),
             aliases=(
                 "convolutional block attention",
                 "channel and spatial attention",
@@ -979,6 +984,7 @@ CATALOGUE = _by_slug(
             parameters="3*C**2/r + C + 18*C**2/r**2 + 13*C/r + 1",
             macs="2*B*C**2/r + B*H*W*(C**2/r + 18*C**2/r**2 + C/r)",
             complexity=r"O(N C^2 / r)",
+            evidence=(Evidence.CODE, Evidence.SECONDARY),
             aliases=(
                 "bottleneck attention module",
                 "parallel channel and spatial attention",
@@ -995,6 +1001,7 @@ CATALOGUE = _by_slug(
             parameters="Max(8, C/r)*(3*C + 3) + 2*C",
             macs="2*B*(H + W)*C*Max(8, C/r)",
             complexity=r"O(N C + (H + W) C^2 / r)",
+            evidence=(Evidence.CODE, Evidence.SECONDARY),
             aliases=("CA", "CoordAtt", "CoordAttention", "coordinate attention block", "坐标注意力"),
             related=("cbam", "senet", "eca", "criss_cross"),
         ),
@@ -1008,6 +1015,7 @@ CATALOGUE = _by_slug(
             " + (M + 1)*C**2 + C",
             macs="B*H*W*(54*C + M*L*(9*C**2 + C) + (3*M - 1)*C**2) + 2*B*M*L*C**2/r",
             complexity=r"O(M L N C^2)",
+            evidence=(Evidence.RECONSTRUCTION,),
             aliases=(
                 "CANet",
                 "concatenated attention neural network",

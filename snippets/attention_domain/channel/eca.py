@@ -2,23 +2,25 @@
 
 Paper: Qilong Wang, Banggu Wu, Pengfei Zhu, Peihua Li, Wangmeng Zuo, Qinghua Hu,
 "ECA-Net: Efficient Channel Attention for Deep Convolutional Neural Networks", CVPR 2020, arXiv 1910.03151.
+Code: BangguWu/ECANet, b332f6b, models/eca_module.py.
 Differs: the kernel size follows the paper's formula unless it is given; the released code never computes it,
-its sizes are set by hand (3, 5, 5, 7 for the four stages of ResNet-50).
+its sizes are set by hand (3, 5, 5, 7 for the four stages of ResNet-50). The start values are the released.
 """
 
 import math
+import operator
 
 import torch
 from torch import Tensor, nn
 
 
 def adaptive_kernel_size(channels: int, gamma: float = 2, b: float = 1) -> int:
-    """Return the odd number nearest to t = (log2 C + b) / gamma, of two the larger (equation 12).
+    """Return the odd number nearest to t = |log2 C + b| / gamma, of two the larger (equation 12).
 
     >>> {C: adaptive_kernel_size(C) for C in (64, 127, 128, 256, 512, 1024, 2048)}
     {64: 3, 127: 3, 128: 5, 256: 5, 512: 5, 1024: 5, 2048: 7}
     """
-    t = (math.log2(channels) + b) / gamma
+    t = abs((math.log2(channels) + b) / gamma)
     return 2 * int(t / 2) + 1
 
 
@@ -29,7 +31,7 @@ class ECALayer(nn.Module):
     f(g, x) = g * x.
 
     Args:
-        channels: number of channels C; it only chooses the kernel size.
+        channels: number of channels C; it chooses the kernel size.
         kernel_size: number k of neighbours that a gate is computed from, odd; None for the paper's formula.
 
     Shape:
@@ -38,7 +40,8 @@ class ECALayer(nn.Module):
         - forward(x): (B, C, H, W)
 
     Raises:
-        ValueError: `channels` is below 1, or `kernel_size` is even or below 1.
+        ValueError: `channels` is below 1, or `kernel_size` is even or below 1; `x` has another number of
+            channels.
 
     The k weights are all parameters, and a channel reaches only the gates of its neighbours:
 
@@ -61,6 +64,7 @@ class ECALayer(nn.Module):
         super().__init__()
         if channels < 1:
             raise ValueError(f"channels {channels} must be at least 1")
+        self.channels = operator.index(channels)
         k = adaptive_kernel_size(channels) if kernel_size is None else kernel_size
         if k < 1 or k % 2 == 0:
             raise ValueError(f"kernel_size {k} must be odd and at least 1")
@@ -68,6 +72,8 @@ class ECALayer(nn.Module):
 
     def attention(self, x: Tensor) -> Tensor:
         """Return g(x), one gate per channel: (B, C, H, W) -> (B, C, 1, 1)."""
+        if x.dim() != 4 or x.shape[1] != self.channels:
+            raise ValueError(f"x {tuple(x.shape)} must be (B, {self.channels}, H, W)")
         squeezed = x.mean(dim=(2, 3))  # (B, C)
         scores = self.conv(squeezed[:, None])  # (B, 1, C), the channels in the place of time
         return torch.sigmoid(scores)[:, 0, :, None, None]  # (B, C, 1, 1)
@@ -82,6 +88,16 @@ def example(B: int = 2, C: int = 128, H: int = 14, W: int = 10, k: int = 5) -> t
     torch.manual_seed(0)
     x = torch.randn(B, C, H, W) + torch.randn(B, C, 1, 1)
     return ECALayer(C, kernel_size=k).eval(), (x,)
+
+
+def variants(**sizes: int) -> dict[str, tuple[ECALayer, tuple[Tensor, ...]]]:
+    """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
+    _, (x,) = example(**sizes)
+    C = x.shape[1]
+    return {
+        "no_neighbours": (ECALayer(C, kernel_size=1).eval(), (x,)),
+        "k_by_formula": (ECALayer(C).eval(), (x,)),
+    }
 
 
 if __name__ == "__main__":

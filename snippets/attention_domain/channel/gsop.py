@@ -2,9 +2,13 @@
 
 Paper: Zilin Gao, Jiangtao Xie, Qilong Wang, Peihua Li, "Global Second-order Pooling Convolutional Networks",
 CVPR 2019, arXiv 1811.12006.
+Code: ZilinGao/Global-Second-order-Pooling-Convolutional-Networks, 662a699, torchvision/models/resnet.py.
 Differs: nothing in the channel mode of the released code, which this file follows. In the position mode, sums
-over m channels are divided by m; the code divides them by the number of positions.
+over m channels are divided by m; the code divides them by the number of positions. The weights start as
+PyTorch has them; the released network draws those of all convolutions by Kaiming's rule for the fan-out.
 """
+
+import operator
 
 import torch
 import torch.nn.functional as F
@@ -14,12 +18,13 @@ from torch import Tensor, nn
 def covariance(x: Tensor) -> Tensor:
     """Return how n rows vary together: (B, n, N) -> (B, n, n), symmetric, variances on the diagonal.
 
-    >>> x = torch.tensor([[[0.0, 2.0], [1.0, 1.0], [4.0, 0.0]]])
+    >>> x = torch.tensor([[[0.0, 2.0, 0.0, 2.0], [1.0, 1.0, 1.0, 1.0], [4.0, 0.0, 4.0, 0.0]]])
     >>> covariance(x)[0].tolist()
     [[1.0, 0.0, -2.0], [0.0, 0.0, 0.0], [-2.0, 0.0, 4.0]]
     """
     centred = x - x.mean(dim=2, keepdim=True)
-    return centred @ centred.transpose(1, 2) / x.shape[2]
+    scaled: Tensor = centred / x.shape[2] ** 0.5  # a sum over N may be too large for float16
+    return scaled @ scaled.transpose(1, 2)
 
 
 class RowConvolution(nn.Module):
@@ -72,7 +77,10 @@ class GSoPBlock(nn.Module):
         if channels < 1 or width < 1 or stride < 1:
             raise ValueError(f"channels {channels}, width {width} and stride {stride} must be at least 1")
         self.mix = nn.Sequential(
-            nn.ReLU(), nn.Conv2d(channels, width, 1, stride), nn.BatchNorm2d(width), nn.ReLU()
+            nn.ReLU(),
+            nn.Conv2d(channels, width, 1, operator.index(stride)),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
         )
         self.rows = RowConvolution(width)
         self.expand = nn.Linear(4 * width, channels)
@@ -91,14 +99,27 @@ class GSoPBlock(nn.Module):
 class GSoPPositionBlock(nn.Module):
     """Global second-order pooling, position mode: one gate for each of `side` x `side` parts of the map.
 
+    g(x) = sigmoid(W relu(rows(P)) + b) with P the covariance of the parts over m mixtures of the channels;
+    f(g, x) = relu(g * x).
+
+    Args:
+        channels: number of channels C.
+        width: number of mixtures m.
+        side: number n of parts in each direction; P is n^2 x n^2.
+
     Shape:
         - x: (B, C, H, W), any H and W
         - attention(x): (B, 1, H, W), each gate in (0, 1)
         - forward(x): (B, C, H, W), not negative: a ReLU follows
+
+    Raises:
+        ValueError: `channels`, `width` or `side` is below 1.
     """
 
     def __init__(self, channels: int, width: int = 128, side: int = 8) -> None:
         super().__init__()
+        if channels < 1 or width < 1 or side < 1:
+            raise ValueError(f"channels {channels}, width {width} and side {side} must be at least 1")
         self.mix = nn.Sequential(nn.ReLU(), nn.Conv2d(channels, width, 1), nn.BatchNorm2d(width))
         self.shrink = nn.AdaptiveAvgPool2d(side)
         self.rows = RowConvolution(side**2)
@@ -123,6 +144,16 @@ def example(
     torch.manual_seed(0)
     x = torch.randn(B, C, H, W) + torch.randn(B, C, 1, 1)
     return GSoPBlock(C, width=m).eval(), (x,)
+
+
+def variants(**sizes: int) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
+    """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
+    _, (x,) = example(**sizes)
+    C = x.shape[1]
+    return {
+        "stride": (GSoPBlock(C, stride=2).eval(), (x,)),
+        "position": (GSoPPositionBlock(C).eval(), (x,)),
+    }
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 Paper: Jie Hu, Li Shen, Samuel Albanie, Gang Sun, Enhua Wu, "Squeeze-and-Excitation Networks",
 CVPR 2018, arXiv 1709.01507 (v4, the journal version).
+Code: hujie-frank/SENet, 0262d43, models/SE-ResNet-50.prototxt (Caffe).
 Differs: nothing in the forward pass. `bias=True` counts like the released Caffe models, `bias=False`
 like the ablations in section 6 of the paper; a width that r does not divide is refused, not rounded.
+The release holds no start values; here they are PyTorch's.
 """
 
 import torch
@@ -72,6 +74,12 @@ def example(B: int = 2, C: int = 64, H: int = 14, W: int = 10, r: int = 16) -> t
     torch.manual_seed(0)
     x = torch.randn(B, C, H, W) + torch.randn(B, C, 1, 1)
     return SEBlock(C, reduction=r).eval(), (x,)
+
+
+def variants(**sizes: int) -> dict[str, tuple[SEBlock, tuple[Tensor, ...]]]:
+    """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
+    _, (x,) = example(**sizes)
+    return {"no_bias": (SEBlock(x.shape[1], bias=False).eval(), (x,))}
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 Paper: HyunJae Lee, Hyo-Eun Kim, Hyeonseob Nam, "SRM: A Style-based Recalibration Module for Convolutional
 Neural Networks", ICCV 2019, arXiv 1903.10829.
-Differs: nothing in the forward pass of the released code, which this file follows, but for maps of a single
-position: their variance is zero here, not NaN.
+Code: hyunjaelee410/style-based-recalibration-module, f6221c7, models/recalibration_modules.py.
+Differs: nothing in the forward pass of the released code, which this file follows, start values and momentum
+included, but for maps of a single position: their variance is zero here, not NaN.
 """
 
 import torch
@@ -25,7 +26,8 @@ class SRMLayer(nn.Module):
         - forward(x): (B, C, H, W)
 
     Raises:
-        ValueError: `channels` is below 1; in training, the batch is a single sample.
+        ValueError: `channels` is below 1; `x` has another number of channels; in training, the batch is a
+            single sample.
 
     A new layer has weights zero, so all gates are 0.5:
 
@@ -46,11 +48,19 @@ class SRMLayer(nn.Module):
         super().__init__()
         if channels < 1:
             raise ValueError(f"channels {channels} must be at least 1")
-        self.cfc = nn.Parameter(torch.zeros(channels, 2))  # "channel-wise fully connected"
+        self.cfc = nn.Parameter(torch.empty(channels, 2))  # "channel-wise fully connected"
         self.norm = nn.BatchNorm1d(channels)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set the weights of all channels to zero."""
+        nn.init.zeros_(self.cfc)
 
     def style(self, x: Tensor) -> Tensor:
-        """Return mean and standard deviation of each channel: (B, C, H, W) -> (B, C, 2)."""
+        """Return mean and standard deviation of each channel, float32 at least: (B, C, H, W) -> (B, C, 2)."""
+        if x.dim() != 4 or x.shape[1] != self.cfc.shape[0]:
+            raise ValueError(f"x {tuple(x.shape)} must be (B, {self.cfc.shape[0]}, H, W)")
+        x = x.to(torch.promote_types(x.dtype, torch.float32))  # squares of float16 overflow above 255
         mean = x.mean(dim=(2, 3))  # (B, C)
         squares = (x - mean[:, :, None, None]).square().sum(dim=(2, 3))  # (B, C)
         variance = squares / max(1, x.shape[2] * x.shape[3] - 1)
@@ -58,8 +68,8 @@ class SRMLayer(nn.Module):
 
     def attention(self, x: Tensor) -> Tensor:
         """Return g(x), one gate per channel: (B, C, H, W) -> (B, C, 1, 1)."""
-        scores = torch.einsum("bcs,cs->bc", self.style(x), self.cfc)  # (B, C)
-        return torch.sigmoid(self.norm(scores))[:, :, None, None]  # (B, C, 1, 1)
+        scores = (self.style(x) * self.cfc).sum(dim=2).to(self.cfc.dtype)  # (B, C)
+        return torch.sigmoid(self.norm(scores))[:, :, None, None].to(x.dtype)  # (B, C, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return f(g(x), x) = g(x) * x: (B, C, H, W) -> (B, C, H, W)."""

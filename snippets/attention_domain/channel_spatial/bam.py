@@ -2,9 +2,14 @@
 
 Paper: Jongchan Park, Sanghyun Woo, Joon-Young Lee, In So Kweon, "BAM: Bottleneck Attention Module",
 BMVC 2018, arXiv 1807.06514.
+Code: Jongchan/attention-module, 459efad, MODELS/bam.py.
 Differs: the scores are added, as in the paper; the released code and its weights multiply them
-(`multiply=True`). Batch normalisation stands between the layers of a branch, as in the released code.
+(`multiply=True`). Batch normalisation stands between the layers of a branch, as in the released code. The
+released ResNet starts with biases zero and normal weights in the convolutions; here they start as PyTorch has
+them.
 """
+
+import operator
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +70,7 @@ class BAM(nn.Module):
             )
         if channels % reduction:
             raise ValueError(f"channels {channels} is not divisible by reduction {reduction}")
-        hidden = channels // reduction
+        hidden, dilation = channels // reduction, operator.index(dilation)
         self.multiply = multiply
         self.channel_branch = nn.Sequential(
             nn.Linear(channels, hidden),
@@ -98,6 +103,12 @@ def example(B: int = 2, C: int = 64, H: int = 14, W: int = 10, r: int = 16) -> t
     torch.manual_seed(0)
     x = torch.randn(B, C, H, W) + torch.randn(B, C, 1, 1)
     return BAM(C, reduction=r).eval(), (x,)
+
+
+def variants(**sizes: int) -> dict[str, tuple[BAM, tuple[Tensor, ...]]]:
+    """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
+    _, (x,) = example(**sizes)
+    return {"multiply": (BAM(x.shape[1], multiply=True).eval(), (x,))}
 
 
 if __name__ == "__main__":

@@ -146,6 +146,16 @@ def example(
     return CANet(C, modules=M, layers=L, reduction=r).eval(), (x,)
 
 
+def variants(**sizes: int) -> dict[str, tuple[CANet, tuple[Tensor, ...]]]:
+    """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
+    network, (x,) = example(**sizes)
+    C = network.head.out_channels
+    return {
+        "one_module": (CANet(C, modules=1).eval(), (x,)),
+        "grey": (CANet(C, image_channels=1).eval(), (x[:, :1],)),
+    }
+
+
 if __name__ == "__main__":
     network, (x,) = example()
     weights = network.attention(x)

@@ -2,8 +2,11 @@
 
 Paper: Sanghyun Woo, Jongchan Park, Joon-Young Lee, In So Kweon, "CBAM: Convolutional Block Attention Module",
 ECCV 2018, arXiv 1807.06521.
+Code: Jongchan/attention-module, 459efad, MODELS/cbam.py and MODELS/model_resnet.py.
 Differs: batch normalisation follows the 7 x 7 convolution, as in the released code; `batch_norm=False` is the
-paper's formula. The released ResNet starts that normalisation with weight zero, here it starts with one.
+paper's formula. The maximum comes before the mean, as in the code; the formula has the mean first. Weights
+start as PyTorch has them; the released ResNet starts that normalisation with weight zero, all biases with
+zero and the convolution with normal weights.
 """
 
 import torch
@@ -119,6 +122,12 @@ def example(
     torch.manual_seed(0)
     x = torch.randn(B, C, H, W) + torch.randn(B, C, 1, 1)
     return CBAM(C, reduction=r, kernel_size=k).eval(), (x,)
+
+
+def variants(**sizes: int) -> dict[str, tuple[CBAM, tuple[Tensor, ...]]]:
+    """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
+    _, (x,) = example(**sizes)
+    return {"plain": (CBAM(x.shape[1], batch_norm=False).eval(), (x,))}
 
 
 if __name__ == "__main__":

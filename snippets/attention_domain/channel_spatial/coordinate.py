@@ -2,8 +2,12 @@
 
 Paper: Qibin Hou, Daquan Zhou, Jiashi Feng, "Coordinate Attention for Efficient Mobile Network Design",
 CVPR 2021, arXiv 2103.02907.
-Differs: nothing in the forward pass, which follows the released code; the weights start as PyTorch has them.
+Code: houqb/CoordAttention, 7619bea, coordatt.py and mbv2_ca.py.
+Differs: nothing in the forward pass, which follows the released code. The weights start as PyTorch has them;
+the released MobileNetV2 starts with biases zero and normal weights.
 """
+
+import operator
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +57,7 @@ class CoordinateAttention(nn.Module):
         super().__init__()
         if channels < 1 or reduction < 1:
             raise ValueError(f"channels {channels} and reduction {reduction} must be at least 1")
-        hidden = max(8, channels // reduction)
+        hidden = max(8, channels // operator.index(reduction))
         self.shared = nn.Sequential(nn.Conv1d(channels, hidden, 1), nn.BatchNorm1d(hidden), nn.Hardswish())
         self.conv_h = nn.Conv1d(hidden, channels, 1)
         self.conv_w = nn.Conv1d(hidden, channels, 1)
@@ -83,6 +87,13 @@ def example(
     torch.manual_seed(0)
     x = torch.randn(B, C, H, W) + torch.randn(B, C, H, 1) + torch.randn(B, C, 1, W)
     return CoordinateAttention(C, reduction=r).eval(), (x,)
+
+
+def variants(**sizes: int) -> dict[str, tuple[CoordinateAttention, tuple[Tensor, ...]]]:
+    """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
+    _, (x,) = example(**sizes)
+    C = x.shape[1]
+    return {"narrowest": (CoordinateAttention(C, reduction=C).eval(), (x,))}  # m = 8
 
 
 if __name__ == "__main__":

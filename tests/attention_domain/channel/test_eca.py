@@ -1,6 +1,7 @@
 """Proofs of ECA-Net."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -134,3 +135,25 @@ def test_resnet50_multiply_adds(measured: Measured) -> None:
 def test_refuses_impossible_arguments(arguments: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ECALayer(*arguments)
+
+
+@pytest.mark.parametrize("channels", [64.0, math.nan])
+def test_refuses_channels_that_are_no_integer(channels: float) -> None:
+    with pytest.raises(TypeError, match="integer"):
+        ECALayer(channels, kernel_size=3)
+
+
+@pytest.mark.parametrize(
+    "shape", [(2, 5, 4, 6), (2, 12, 5, 4), (2, 1, 5, 4), (6, 5, 4), (2, 6, 3, 5, 4)], ids=str
+)
+def test_refuses_maps_of_another_shape(shape: tuple[int, ...]) -> None:
+    """The kernel slides over any number of channels; channels-last maps would be gated by row."""
+    block, _ = small(kernel_size=3)
+    message = re.escape(f"x {shape} must be (B, 6, H, W)")
+    with pytest.raises(ValueError, match=message):
+        block(torch.randn(shape, dtype=torch.float64))
+
+
+def test_kernel_size_is_never_below_one() -> None:
+    """The listing takes the absolute value of t."""
+    assert adaptive_kernel_size(2, b=-7) == 3

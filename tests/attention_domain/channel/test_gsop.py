@@ -220,6 +220,33 @@ def test_gsop_net1_multiply_adds(measured: Measured, with_blocks: bool, expected
     measured.count(macs(gsop_net1(with_blocks)), expected)
 
 
+def test_covariance_of_large_maps_in_float16() -> None:
+    """A sum over 3136 products of this size is too large for float16, its mean is not."""
+    torch.manual_seed(1)
+    x = 100 * torch.randn(1, 4, 3136).half()
+    matrix, expected = covariance(x), covariance(x.double())
+    assert matrix.isfinite().all()
+    torch.testing.assert_close(matrix.double(), expected, rtol=5e-3, atol=5.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0,), "channels 0, width 128 and side 8 must be at least 1"),
+        ((8, 0), "width 0"),
+        ((8, 16, 0), "side 0 must be at least 1"),
+    ],
+)
+def test_position_mode_refuses_impossible_arguments(arguments: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        GSoPPositionBlock(*arguments)
+
+
+def test_refuses_a_stride_that_is_no_integer() -> None:
+    with pytest.raises(TypeError, match="integer"):
+        GSoPBlock(8, stride=2.0)
+
+
 def test_refuses_impossible_arguments() -> None:
     with pytest.raises(ValueError, match="channels 0, width 128 and stride 1 must be at least 1"):
         GSoPBlock(0)

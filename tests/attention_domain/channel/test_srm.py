@@ -1,5 +1,7 @@
 """Proofs of SRM."""
 
+import re
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -150,6 +152,41 @@ def test_resnet50_parameters(measured: Measured) -> None:
 def test_one_position_has_no_contrast() -> None:
     layer, x = small()
     assert layer(x[..., :1, :1]).isfinite().all()
+
+
+def test_reset_makes_the_layer_new() -> None:
+    layer, _ = small()
+    for part in (layer.norm, layer):
+        part.reset_parameters()
+    assert not layer.cfc.any()
+    assert torch.equal(layer.norm.running_var, torch.ones(6, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_deviation_of_large_maps_in_half_precision(dtype: torch.dtype) -> None:
+    """Squares of float16 overflow from 256 on, their sum over 56 x 56 positions long before."""
+    torch.manual_seed(1)
+    x = (100 * torch.randn(2, 6, 56, 56) + torch.randn(2, 6, 1, 1)).to(dtype)
+    mean, deviation = SRMLayer(6).to(dtype).style(x).unbind(dim=2)
+    torch.testing.assert_close(mean, x.float().mean((2, 3)))
+    torch.testing.assert_close(deviation, x.float().std((2, 3)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_mixed_precision_keeps_the_type_of_the_map(dtype: torch.dtype) -> None:
+    layer, (x,) = example()
+    with torch.autocast("cpu", dtype):
+        gates, y = layer.attention(x.to(dtype)), layer(x.to(dtype))
+    assert gates.dtype == y.dtype == dtype
+    assert (gates.float() - layer.attention(x.to(dtype).float())).abs().max() < torch.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 5, 4), (2, 5, 4, 6), (2, 12, 5, 4), (6, 5, 4)], ids=str)
+def test_refuses_maps_of_another_shape(shape: tuple[int, ...]) -> None:
+    """The weights of all channels would spread over a single one."""
+    message = re.escape(f"x {shape} must be (B, 6, H, W)")
+    with pytest.raises(ValueError, match=message):
+        SRMLayer(6)(torch.randn(shape))
 
 
 def test_refuses_what_cannot_work() -> None:

@@ -171,6 +171,11 @@ def test_resnet50_multiply_adds(measured: Measured) -> None:
     measured.count(macs(bam_resnet50()) - macs(resnet50()), 82_147_072)
 
 
+def test_refuses_a_dilation_that_is_no_integer() -> None:
+    with pytest.raises(TypeError, match="integer"):
+        BAM(64, dilation=4.0)
+
+
 def test_training_needs_two_samples() -> None:
     block, x = small(size=(1, 6, 5, 4))
     with pytest.raises(ValueError, match="more than 1 value per channel"):

@@ -208,3 +208,10 @@ def test_mobilenet_v2_multiply_adds(measured: Measured) -> None:
 def test_refuses_impossible_arguments(arguments: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CoordinateAttention(*arguments)
+
+
+@pytest.mark.parametrize("reduction", [32.0, float("nan")])
+def test_refuses_a_reduction_that_is_no_integer(reduction: float) -> None:
+    """Below 8 hidden channels a wrong ratio would not show: there are 8 of them anyway."""
+    with pytest.raises(TypeError, match="integer"):
+        CoordinateAttention(64, reduction)
