@@ -18,5 +18,10 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
         "ram": "a location has no derivative: it is a constant for what reads it",
         "hamburger": "all rounds but the last are constants in the backward pass, as in the paper",
     },
+    "test_second_derivative": {
+        "em_attention": "the steps of expectation-maximisation are constants in the backward pass",
+        "ram": "a location has no derivative: it is a constant for what reads it",
+        "hamburger": "all rounds but the last are constants in the backward pass, as in the paper",
+    },
 }
 """Name of the test -> slug -> reason."""
