@@ -100,15 +100,16 @@ def find(name: str) -> Mechanism:
     Traceback (most recent call last):
     snippets.catalogue.UnknownMechanismError: unknown mechanism 'senett'; did you mean 'senet'?
     """
-    names = {_fold(alias): row for row in CATALOGUE.values() for alias in (row.slug, row.title, *row.aliases)}
-    if found := names.get(_fold(name)):
+    names = {fold(alias): row for row in CATALOGUE.values() for alias in (row.slug, row.title, *row.aliases)}
+    if found := names.get(fold(name)):
         return found
-    near = get_close_matches(_fold(name), names, n=1)
+    near = get_close_matches(fold(name), names, n=1)
     hint = f"; did you mean '{names[near[0]].slug}'?" if near else "; `python -m snippets` lists all"
     raise UnknownMechanismError(f"unknown mechanism '{name}'{hint}")
 
 
-def _fold(name: str) -> str:
+def fold(name: str) -> str:
+    """Return the letters and digits of a name, in lower case."""
     return "".join(character for character in name.casefold() if character.isalnum())
 
 
