@@ -1,6 +1,9 @@
 """Proofs of the mask convention and its converters."""
 
+import inspect
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +26,7 @@ from snippets.foundations.masks import (
     to_mha,
     to_mha_padding,
 )
+from tests.contract.walker import MODULES, load
 from tests.measure import Measured
 
 B, HEADS, T, S, D = 2, 3, 4, 6, 5
@@ -275,6 +279,11 @@ def test_minus_infinity_in_a_whole_row_gives_nan(measured: Measured) -> None:
     hidden = torch.ones(T, T, dtype=torch.bool)
     assert mha()(x, x, x, attn_mask=hidden)[0].isnan().all()  # torch's module, with weights
     assert not mha()(x, x, x, attn_mask=hidden, need_weights=False)[0].any()  # and without: zeros
+    x = torch.zeros(1, T, 8)
+    usual = nn.MultiheadAttention(8, 2, batch_first=True)
+    with torch.no_grad():  # without gradients torch takes another way in evaluation mode, and NaN again
+        assert usual.eval()(x, x, x, attn_mask=hidden, need_weights=False)[0].isnan().all()
+        assert not usual.train()(x, x, x, attn_mask=hidden, need_weights=False)[0].any()
 
 
 def test_finite_minimum_in_a_whole_row_reads_the_mean(measured: Measured) -> None:
@@ -294,6 +303,66 @@ def test_a_constant_that_is_not_large_hides_no_row(measured: Measured) -> None:
         measured.close(empty_row(dtype, fill).double(), unmasked, tolerance=1e-3)
         one_hidden = to_additive(torch.arange(S) > 0, dtype, fill).softmax(0)  # with other keys it does hide
         assert one_hidden[0] == 0
+
+
+E = 8
+MASKED: dict[str, Callable[[Any, Tensor, Tensor], Tensor]] = {
+    "masks": lambda m, x, real: m.MaskedAttention()(x[:, None], x[:, None], x[:, None], real[:, None, None]),
+    "query_key_value": lambda m, x, real: m.Attention(m.Additive(E, E, E))(x, x, mask=real[:, None]),
+    "scores": lambda m, x, real: m.ScoredAttention("general", E, E)(x, x, x, real[:, None]),
+    "additive": lambda m, x, real: m.AdditiveAttention(E, E, E)(torch.ones(len(x), E), x, real)[:, None],
+    "blstm_attention": lambda m, x, real: m.BLSTMAttention(E, E)(x, real)[:, None],
+    "key_value": lambda m, x, real: m.KeyValueAttention(E)(x, mask=real)[:, None],
+    "luong_global": lambda m, x, real: m.GlobalAttention(E, E)(torch.ones(len(x), 1, E), x, real[:, None]),
+    "gumbel": lambda m, x, real: m.GumbelAttention(E, E)(x, x, x, real[:, None]),
+    "luong_local": lambda m, x, real: m.LocalAttention(E)(torch.ones(len(x), 1, E), x, real[:, None]),
+    "self_attention": lambda m, x, real: m.SelfAttention(E)(x, real[:, None]),
+    "multi_head": lambda m, x, real: m.MultiHeadAttention(E, 2)(x, mask=real[:, None, None]),
+    "structured": lambda m, x, real: m.StructuredSelfAttention(E, E, 2)(x, real),
+    "transformer": lambda m, x, real: m.Transformer(E, 2, num_layers=1)(x, torch.ones(len(x), 1, E), real),
+    "global_local": lambda m, x, real: m.GLTR(E)(x, real)[:, None],
+}
+"""Slug -> what the module makes of x (B, S, E) with padding: (B, ..., width), of which token 0 is real."""
+
+
+def test_not_finite_padding_reaches_the_output(measured: Measured) -> None:
+    x, real = torch.randn(2, 9, E), torch.arange(9) < torch.tensor([[9], [6]])
+    modules = {name.rpartition(".")[2]: load(name) for name in MODULES}
+
+    def passing(cured: bool) -> list[str]:
+        """Slugs of the modules whose output for real tokens is not finite."""
+        found = []
+        for slug, output in MASKED.items():
+            for value in (math.nan, math.inf):
+                given = x.masked_fill(~real[..., None], value)
+                if cured:
+                    given = given.masked_fill(~real[..., None], 0)
+                y = output(modules[slug], given, real)
+                if not y.movedim(-2, 0)[0].isfinite().all():
+                    found.append(slug)
+        return sorted(set(found))
+
+    measured.count(len(MASKED), 14)
+    measured.count(len(passing(cured=False)), 11)
+    measured.count(len(passing(cured=True)), 0)
+    assert set(MASKED) - set(passing(cured=False)) == {"blstm_attention", "structured", "global_local"}
+    hidden, poisoned = ~real[:, None, None], x.masked_fill(~real[..., None], math.nan)  # torch's do as well
+    assert F.scaled_dot_product_attention(*3 * (poisoned[:, None],), ~hidden)[1, 0, 0].isnan().all()
+    theirs = nn.MultiheadAttention(E, 2, batch_first=True)
+    for need_weights in (True, False):
+        y, _ = theirs(*3 * (poisoned,), key_padding_mask=~real, need_weights=need_weights)
+        assert y[1, 0].isnan().all()
+    assert (poisoned * real[..., None])[1, -1].isnan().all()  # multiplication does not help
+
+
+def test_every_masked_module_is_among_them() -> None:
+    masked = set()
+    for name in MODULES:
+        for kind in vars(load(name)).values():
+            if inspect.isclass(kind) and kind.__module__ == name and issubclass(kind, nn.Module):
+                names = inspect.signature(kind.forward).parameters
+                masked |= {name.rpartition(".")[2] for given in names if given.split("_")[-1] == "mask"}
+    assert masked == set(MASKED)
 
 
 @pytest.mark.parametrize(
