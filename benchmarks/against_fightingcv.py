@@ -33,7 +33,10 @@ def condconv() -> Pair:
     nn.init.zeros_(ours.routing.bias)
     theirs = CondConv(CHANNELS, CHANNELS, kernel_size=3, stride=1, padding=1, bias=False).eval()
     theirs.load_state_dict(
-        {"attention.net.weight": ours.routing.weight[:, :, None, None], "weight": ours.experts}
+        {
+            "attention.net.weight": ours.routing.weight[:, :, None, None],
+            "weight": ours.experts.unflatten(1, ours.kernel_shape),
+        }
     )
     return Pair("fightingcv CondConv", ours, theirs, (feature_map(),))
 
@@ -44,7 +47,9 @@ def dynamic_convolution() -> Pair:
     for layer in (0, 2):
         nn.init.zeros_(ours.scores[layer].bias)
     state = {f"attention.net.{layer}.weight": ours.scores[layer].weight[:, :, None, None] for layer in (0, 2)}
-    theirs.load_state_dict(state | {"weight": ours.kernels, "bias": ours.biases})
+    theirs.load_state_dict(
+        state | {"weight": ours.kernels.unflatten(1, ours.kernel_shape), "bias": ours.biases}
+    )
     return Pair("fightingcv DynamicConv", ours, theirs, (feature_map(),))
 
 

@@ -33,8 +33,9 @@ def layer() -> CondConv2d:
     conv = CondConv2d(2, 1, kernel_size=5, experts=2).eval()
     binomial = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
     conv.experts.zero_()
-    conv.experts[0, 0, 0, 2, 2] = 1
-    conv.experts[1, 0, 0] = torch.outer(binomial, binomial)
+    point, blur = conv.experts.view(2, *conv.kernel_shape)
+    point[0, 0, 2, 2] = 1
+    blur[0, 0] = torch.outer(binomial, binomial)
     slope = torch.tensor([-1.0, 1.0])
     conv.routing.weight.copy_(torch.stack([torch.zeros(2), 80 * slope], dim=1))
     conv.routing.bias.copy_(-4.9 * slope)
@@ -52,7 +53,7 @@ def figure() -> Figure:
     clean, noisy = pictures()
     conv, x = layer(), with_detail(noisy)
     weights, y = conv.attention(x), conv(x)
-    kernels = torch.einsum("bn,nhw->bhw", weights, conv.experts[:, 0, 0])
+    kernels = (weights @ conv.experts).view(-1, *conv.kernel_shape)[:, 0, 0]
     drawn, axes = new_figure(3, len(NOISE), height=5.2)
     for column in range(len(NOISE)):
         above, middle, below = axes[column :: len(NOISE)]

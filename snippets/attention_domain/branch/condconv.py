@@ -2,9 +2,16 @@
 
 Paper: Brandon Yang, Gabriel Bender, Quoc V. Le, Jiquan Ngiam, "CondConv: Conditionally Parameterized
 Convolutions for Efficient Inference", NeurIPS 2019, arXiv 1904.04971.
-Differs: nothing in the forward pass. The released EfficientNet computes the weights once per block, from the
-block's input, and uses them in three convolutions: hand them to `convolve`.
+Code: github.com/tensorflow/tpu, 7dc921f, models/official/efficientnet/condconv/condconv_layers.py and
+models/official/efficientnet/efficientnet_model.py.
+Differs: padding is the same on all sides. The released layers pad as "SAME" in TensorFlow, which at stride 2
+on an even map has one row and column less in front, so that their windows lie one pixel further on. The
+released EfficientNet computes the weights once per block, from the block's input, and uses them in three
+convolutions: hand them to `convolve`. It convolves one sample after the other; here the batch is folded.
 """
+
+import math
+import operator
 
 import torch
 import torch.nn.functional as F
@@ -29,13 +36,16 @@ class CondConv2d(nn.Module):
         - attention(x): (B, n), each weight in (0, 1); the weights do not sum to one
         - forward(x): (B, D, H', W') with H' = ceil(H / stride), likewise W'
 
+    Each row of the parameter `experts` is one flattened kernel.
+
     Raises:
         ValueError: a size is below 1, `kernel_size` is even, or `groups` does not divide both channels.
 
     The mixture of kernels gives the mixture of the experts' outputs, at the price of one convolution:
 
     >>> layer, (x,) = example()
-    >>> outputs = torch.stack([F.conv2d(x, expert, padding=2, groups=2) for expert in layer.experts], dim=1)
+    >>> kernels = layer.experts.unflatten(1, layer.kernel_shape)
+    >>> outputs = torch.stack([F.conv2d(x, kernel, padding=2, groups=2) for kernel in kernels], dim=1)
     >>> mixture = (layer.attention(x)[:, :, None, None, None] * outputs).sum(dim=1)
     >>> torch.allclose(layer(x), mixture, atol=1e-5)
     True
@@ -43,7 +53,7 @@ class CondConv2d(nn.Module):
     The weights do not compete. If all are one half, four experts give twice their mean:
 
     >>> _ = nn.init.zeros_(layer.routing.weight), nn.init.zeros_(layer.routing.bias)
-    >>> doubled = F.conv2d(x, 2 * layer.experts.mean(dim=0), padding=2, groups=2)
+    >>> doubled = F.conv2d(x, 2 * kernels.mean(dim=0), padding=2, groups=2)
     >>> torch.allclose(layer(x), doubled, atol=1e-5)
     True
     """
@@ -66,12 +76,19 @@ class CondConv2d(nn.Module):
         for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
             if channels < 1 or channels % groups:
                 raise ValueError(f"{name} {channels} is not a positive multiple of groups {groups}")
-        self.stride, self.groups = stride, groups
+        self.stride, self.groups = operator.index(stride), groups
+        self.kernel_shape = (out_channels, in_channels // groups, kernel_size, kernel_size)
         self.routing = nn.Linear(in_channels, experts)
-        shape = (out_channels, in_channels // groups, kernel_size, kernel_size)
-        self.experts = nn.Parameter(torch.empty(experts, *shape))
-        fan_out = kernel_size**2 * out_channels // groups  # of one expert
+        self.experts = nn.Parameter(torch.empty(experts, math.prod(self.kernel_shape)))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start as the released layers do: normal experts, Glorot's uniform routing without bias."""
+        D, _, k, _ = self.kernel_shape
+        fan_out = k * k * D // self.groups  # of one expert
         nn.init.normal_(self.experts, std=(2 / fan_out) ** 0.5)
+        nn.init.xavier_uniform_(self.routing.weight)
+        nn.init.zeros_(self.routing.bias)
 
     def attention(self, x: Tensor) -> Tensor:
         """Return g(x), the weights of the experts: (B, C, H, W) -> (B, n)."""
@@ -87,10 +104,13 @@ class CondConv2d(nn.Module):
         The batch is folded into the channels, so that one grouped convolution serves all samples.
         """
         B, C, H, W = x.shape
-        _, D, *kernel = self.experts.shape
-        kernels = (weights @ self.experts.flatten(1)).view(B * D, *kernel)  # (B D, C / G, k, k)
+        D, _, k, _ = self.kernel_shape
+        if B == 0:  # nothing to fold; any expert gives the empty result
+            kernel = self.experts[0].view(self.kernel_shape)
+            return F.conv2d(x, kernel, stride=self.stride, padding=k // 2, groups=self.groups)
+        kernels = (weights @ self.experts).view(B * D, *self.kernel_shape[1:])  # (B D, C / G, k, k)
         folded = x.reshape(1, B * C, H, W)
-        y = F.conv2d(folded, kernels, stride=self.stride, padding=kernel[-1] // 2, groups=B * self.groups)
+        y = F.conv2d(folded, kernels, stride=self.stride, padding=k // 2, groups=B * self.groups)
         return y.view(B, D, *y.shape[2:])  # (B, D, H', W')
 
 
@@ -101,6 +121,16 @@ def example(
     torch.manual_seed(0)
     x = torch.randn(B, C, H, W) + torch.randn(B, C, 1, 1)
     return CondConv2d(C, D, k, experts=n, groups=G).eval(), (x,)
+
+
+def variants(**sizes: int) -> dict[str, tuple[CondConv2d, tuple[Tensor]]]:
+    """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
+    _, (x,) = example(**sizes)
+    C = x.shape[1]
+    return {
+        "stride": (CondConv2d(C, 2 * C, stride=2).eval(), (x,)),
+        "depthwise": (CondConv2d(C, C, groups=C).eval(), (x,)),
+    }
 
 
 if __name__ == "__main__":

@@ -6,6 +6,9 @@ Differs: nothing known; no official code was found. Both layers of the attention
 temperature is saved with the weights, so that a trained layer is loaded with the temperature it ended with.
 """
 
+import math
+import operator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -32,9 +35,12 @@ class DynamicConv2d(nn.Module):
         - attention(x): (B, K), not negative, sums to one
         - forward(x): (B, D, H', W') with H' = ceil(H / stride), likewise W'
 
+    Each row of the parameter `kernels` is one flattened kernel.
+
     Raises:
         ValueError: a size is below 1, `kernel_size` is even, `reduction` does not divide `in_channels`,
-            `groups` does not divide both channels, `temperature` is below 1, or `anneal` gets no epochs.
+            `groups` does not divide both channels, `temperature` is below 1 or not finite, or `anneal` gets
+            no epochs or a negative one.
 
     A high temperature evens the weights out, so that all kernels learn; the annealed layer chooses:
 
@@ -66,8 +72,8 @@ class DynamicConv2d(nn.Module):
         for name, size in counts.items():
             if size < 1:
                 raise ValueError(f"{name} {size} must be at least 1")
-        if temperature < 1:
-            raise ValueError(f"temperature {temperature} must be at least 1")
+        if not 1 <= temperature < math.inf:
+            raise ValueError(f"temperature {temperature} must be at least 1 and finite")
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size {kernel_size} is not an odd number from 1")
         if in_channels % reduction:
@@ -75,23 +81,32 @@ class DynamicConv2d(nn.Module):
         for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
             if channels < 1 or channels % groups:
                 raise ValueError(f"{name} {channels} is not a positive multiple of groups {groups}")
-        self.stride, self.groups, self.start = stride, groups, temperature
-        self.register_buffer("temperature", torch.tensor(temperature))
+        self.stride, self.groups, self.start = operator.index(stride), groups, float(temperature)
+        self.kernel_shape = (out_channels, in_channels // groups, kernel_size, kernel_size)
         self.scores = nn.Sequential(
             nn.Linear(in_channels, in_channels // reduction),
             nn.ReLU(),
             nn.Linear(in_channels // reduction, kernels),
         )
-        shape = (out_channels, in_channels // groups, kernel_size, kernel_size)
-        self.kernels = nn.Parameter(torch.empty(kernels, *shape))
-        self.biases = nn.Parameter(torch.zeros(kernels, out_channels)) if bias else None
-        for kernel in self.kernels:
-            nn.init.kaiming_uniform_(kernel, nonlinearity="relu")
+        self.kernels = nn.Parameter(torch.empty(kernels, math.prod(self.kernel_shape)))
+        self.biases = nn.Parameter(torch.empty(kernels, out_channels)) if bias else None
+        self.register_buffer("temperature", torch.empty(()))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start each kernel by itself, as before a ReLU, the biases at zero, the temperature at its start."""
+        bound = (6 / math.prod(self.kernel_shape[1:])) ** 0.5
+        nn.init.uniform_(self.kernels, -bound, bound)
+        if self.biases is not None:
+            nn.init.zeros_(self.biases)
+        self.temperature.fill_(self.start)
 
     def anneal(self, epoch: int, epochs: int = 10) -> None:
         """Lower the temperature in a straight line, from its start at epoch 0 to one at epoch `epochs`."""
-        if epochs < 1:
+        if not epochs >= 1:
             raise ValueError(f"epochs {epochs} must be at least 1")
+        if not epoch >= 0:
+            raise ValueError(f"epoch {epoch} must be at least 0")
         self.temperature.fill_(max(1.0, self.start - (self.start - 1) * epoch / epochs))
 
     def attention(self, x: Tensor) -> Tensor:
@@ -105,12 +120,15 @@ class DynamicConv2d(nn.Module):
         The batch is folded into the channels, so that one grouped convolution serves all samples.
         """
         B, C, H, W = x.shape
-        _, D, *kernel = self.kernels.shape
+        D, _, k, _ = self.kernel_shape
         weights = self.attention(x)  # (B, K)
-        kernels = (weights @ self.kernels.flatten(1)).view(B * D, *kernel)  # (B D, C / G, k, k)
+        if B == 0:  # nothing to fold; any kernel gives the empty result
+            kernel = self.kernels[0].view(self.kernel_shape)
+            return F.conv2d(x, kernel, stride=self.stride, padding=k // 2, groups=self.groups)
+        kernels = (weights @ self.kernels).view(B * D, *self.kernel_shape[1:])  # (B D, C / G, k, k)
         biases = None if self.biases is None else (weights @ self.biases).view(B * D)
         folded = x.reshape(1, B * C, H, W)
-        y = F.conv2d(folded, kernels, biases, self.stride, kernel[-1] // 2, groups=B * self.groups)
+        y = F.conv2d(folded, kernels, biases, self.stride, k // 2, groups=B * self.groups)
         return y.view(B, D, *y.shape[2:])  # (B, D, H', W')
 
 
@@ -129,6 +147,19 @@ def example(
     torch.manual_seed(0)
     x = torch.randn(B, C, H, W) + torch.randn(B, C, 1, 1)
     return DynamicConv2d(C, D, k, kernels=K, reduction=r, groups=G).eval(), (x,)
+
+
+def variants(**sizes: int) -> dict[str, tuple[DynamicConv2d, tuple[Tensor]]]:
+    """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
+    _, (x,) = example(**sizes)
+    C = x.shape[1]
+    annealed = DynamicConv2d(C, C, groups=C).eval()
+    annealed.anneal(10)
+    return {
+        "stride": (DynamicConv2d(C, 2 * C, stride=2).eval(), (x,)),
+        "without_bias": (DynamicConv2d(C, 2 * C, bias=False).eval(), (x,)),
+        "annealed": (annealed, (x,)),
+    }
 
 
 if __name__ == "__main__":

@@ -2,9 +2,14 @@
 
 Paper: Rupesh Kumar Srivastava, Klaus Greff, Jürgen Schmidhuber, "Highway Networks", arXiv 1505.00387
 (2015); full version: "Training Very Deep Networks", NeurIPS 2015, arXiv 1507.06228.
+Code: github.com/flukeskywalker/highway-networks, 87d1c8d, src/caffe/layers/cudnn_highway_layer.cu and
+examples/highways; read, not run.
 Differs: nothing in the forward pass. Convolutions as in the released code; `kernel_size=1` on a
-(B, C, 1, 1) input is the dense layer. Started like the released layers.
+(B, C, 1, 1) input is the dense layer. Starts as the released layers do; there, biases learn at twice the rate
+and without weight decay.
 """
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +32,8 @@ class HighwayLayer(nn.Module):
         - forward(x): (B, C, H, W)
 
     Raises:
-        ValueError: `channels` is below 1, or `kernel_size` is not an odd number from 1.
+        ValueError: `channels` is below 1, `kernel_size` is not an odd number from 1, or `gate_bias` is not
+            finite.
 
     A new layer transforms about 12 % and carries 88 %:
 
@@ -55,9 +61,16 @@ class HighwayLayer(nn.Module):
             raise ValueError(f"channels {channels} must be at least 1")
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size {kernel_size} is not an odd number from 1")
+        if not abs(gate_bias) < math.inf:
+            raise ValueError(f"gate_bias {gate_bias} must be finite")
         self.transform = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2)
         self.gate = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2)
-        for convolution, bias in ((self.transform, 0.0), (self.gate, gate_bias)):
+        self.gate_bias = gate_bias
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start as the released layers do: Glorot's uniform weights, b_H at zero, b_T at `gate_bias`."""
+        for convolution, bias in ((self.transform, 0.0), (self.gate, self.gate_bias)):
             nn.init.xavier_uniform_(convolution.weight)
             nn.init.constant_(convolution.bias, bias)  # type: ignore[arg-type]
 
@@ -78,6 +91,12 @@ def example(
     """Return a seeded layer with k x k convolutions and its input, a (B, C, H, W) map."""
     torch.manual_seed(0)
     return HighwayLayer(C, kernel_size=k).eval(), (torch.randn(B, C, H, W),)
+
+
+def variants(**sizes: int) -> dict[str, tuple[HighwayLayer, tuple[Tensor]]]:
+    """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
+    _, (x,) = example(**sizes)
+    return {"dense": (HighwayLayer(x.shape[1], kernel_size=1, gate_bias=-1).eval(), (x,))}
 
 
 if __name__ == "__main__":

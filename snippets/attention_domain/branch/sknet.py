@@ -2,9 +2,13 @@
 
 Paper: Xiang Li, Wenhai Wang, Xiaolin Hu, Jian Yang, "Selective Kernel Networks", CVPR 2019,
 arXiv 1903.06586.
+Code: github.com/implus/SKNet, 17dd708, models/sknet50.prototxt; read, not run.
 Differs: nothing in the forward pass. As in the released network, branch m is a 3 x 3 convolution of dilation
-m and so reaches as far as a (2 m + 1) x (2 m + 1) kernel; layers start as torch starts them.
+m and so reaches as far as a (2 m + 1) x (2 m + 1) kernel. Starts as the released layers do; normalisation has
+torch's momentum of 0.1, where the released one moves its statistics by 0.05.
 """
+
+import operator
 
 import torch
 from torch import Tensor, nn
@@ -74,9 +78,9 @@ class SelectiveKernel(nn.Module):
                 raise ValueError(f"{name} {size} must be at least 1")
             if channels < 1 or channels % size:
                 raise ValueError(f"channels {channels} is not a positive multiple of {name} {size}")
-        if min_width < 1 or stride < 1:
+        if not (min_width >= 1 and stride >= 1):
             raise ValueError(f"min_width {min_width} and stride {stride} must be at least 1")
-        width = max(channels // reduction, min_width)
+        stride, width = operator.index(stride), max(channels // reduction, operator.index(min_width))
         self.split = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(channels, channels, 3, stride, padding=m, dilation=m, groups=groups, bias=False),
@@ -87,6 +91,15 @@ class SelectiveKernel(nn.Module):
         )
         self.fuse = nn.Sequential(nn.Linear(channels, width, bias=False), nn.BatchNorm1d(width), nn.ReLU())
         self.select = nn.Linear(width, branches * channels, bias=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start as the released layers do: He's normal convolutions, a selection that is nearly even."""
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight)
+            elif isinstance(layer, nn.Linear):
+                nn.init.normal_(layer.weight, std=0.01)
 
     def attention(self, x: Tensor) -> Tensor:
         """Return g(x), the weight of each branch for each channel: (B, C, H, W) -> (B, M, C, 1, 1)."""
@@ -116,6 +129,16 @@ def example(
     torch.manual_seed(0)
     block = SelectiveKernel(C, branches=M, groups=G, reduction=r, min_width=L)
     return block.eval(), (torch.randn(B, C, H, W),)
+
+
+def variants(**sizes: int) -> dict[str, tuple[SelectiveKernel, tuple[Tensor]]]:
+    """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
+    _, (x,) = example(**sizes)
+    C = x.shape[1]
+    return {
+        "three_branches": (SelectiveKernel(C, branches=3, groups=1, reduction=2).eval(), (x,)),
+        "stride": (SelectiveKernel(C, groups=C, reduction=1, stride=2).eval(), (x,)),
+    }
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ losses are left to the reader. Stripes are pooled before they are weighed, which
 A frame without any response gets the score zero instead of a division by zero.
 """
 
+import operator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,7 +31,7 @@ class STA(nn.Module):
         - forward(x): (B, 2 C), first the best stripes, then the weighted sum
 
     Raises:
-        ValueError: `regions` is below 1.
+        ValueError: `regions` is below 1, or x is not (B, C, T, H, W).
 
     Four equal frames, but the top of the first is blank. It gets no weight there; what is left of its energy
     is spread over three stripes, so these count more than those of the other frames:
@@ -53,29 +55,37 @@ class STA(nn.Module):
         super().__init__()
         if regions < 1:
             raise ValueError(f"regions {regions} must be at least 1")
-        self.regions = regions
+        self.regions = operator.index(regions)
 
     def energy(self, x: Tensor) -> Tensor:
-        """Return the map of each frame, where it responds: (B, C, T, H, W) -> (B, T, H, W)."""
+        """Return the map of each frame: (B, C, T, H, W) -> (B, T, H, W), in float32 at least."""
+        if x.dim() != 5:
+            raise ValueError(f"x {tuple(x.shape)} must be (B, C, T, H, W)")
+        x = x.to(torch.promote_types(x.dtype, torch.float32))  # sums of squares leave float16
         return _shares(x.square().sum(dim=1), (2, 3))
 
     def attention(self, x: Tensor) -> Tensor:
         """Return g(x), the scores of frames and stripes: (B, C, T, H, W) -> (B, T, K)."""
-        return _shares(self._stripes(self.energy(x)), 1)
+        return self._scores(x).to(x.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return f(g(x), x), one descriptor per clip: (B, C, T, H, W) -> (B, 2 C)."""
-        scores = self.attention(x)[:, None]  # (B, 1, T, K)
+        scores = self._scores(x)[:, None]  # (B, 1, T, K)
         stripes = self._stripes(x)  # (B, C, T, K)
-        best = scores.argmax(dim=2, keepdim=True)  # (B, 1, 1, K)
-        top = torch.take_along_dim(stripes, best, dim=2).squeeze(2)  # (B, C, K)
+        best = scores.argmax(dim=2, keepdim=True).expand(-1, x.shape[1], -1, -1)  # (B, C, 1, K)
+        top = stripes.gather(2, best).squeeze(2)  # (B, C, K)
         total = (scores * stripes).sum(dim=2)  # (B, C, K)
-        return torch.cat([top, total], dim=1).mean(dim=-1)  # (B, 2 C)
+        return torch.cat([top, total], dim=1).mean(dim=-1).to(x.dtype)  # (B, 2 C)
+
+    def _scores(self, x: Tensor) -> Tensor:
+        """Return the scores in float32 at least, so that rounding ties no frames: (B, T, K)."""
+        return _shares(self._stripes(self.energy(x)), 1)
 
     def _stripes(self, x: Tensor) -> Tensor:
         """Return the mean of each stripe: (..., H, W) -> (..., K)."""
         rows = x.mean(dim=-1)  # (..., H)
-        return F.adaptive_avg_pool1d(rows.flatten(0, -3), self.regions).view(*rows.shape[:-1], -1)
+        stripes = F.adaptive_avg_pool1d(rows.flatten(0, -3), self.regions)
+        return stripes.view(*rows.shape[:-1], self.regions)
 
 
 def sample_frames(length: int, frames: int = 4) -> Tensor:
@@ -84,7 +94,9 @@ def sample_frames(length: int, frames: int = 4) -> Tensor:
     >>> [int(number) // 25 for number in sample_frames(100)]
     [0, 1, 2, 3]
     """
-    drawn = (torch.arange(frames) + torch.rand(frames)) * (length / frames)
+    if not (length >= 1 and frames >= 1):
+        raise ValueError(f"length {length} and frames {frames} must be at least 1")
+    drawn = (torch.arange(frames) + torch.rand(frames, dtype=torch.float64)) * (length / frames)
     return drawn.long().clamp(max=length - 1)
 
 
@@ -97,6 +109,8 @@ def inter_frame_regularisation(maps: Tensor) -> Tensor:
     >>> print(inter_frame_regularisation(maps))
     tensor(0.)
     """
+    if maps.dim() != 4 or maps.shape[1] < 2:
+        raise ValueError(f"maps {tuple(maps.shape)} must be (B, T, H, W) with two frames or more")
     first, second = maps[:, torch.randperm(maps.shape[1], device=maps.device)[:2]].unbind(dim=1)
     distance: Tensor = torch.linalg.matrix_norm(first - second)  # (B,)
     return distance.mean()
@@ -113,6 +127,12 @@ def example(
     """Return the module and a (B, C, T, H, W) clip of features after a ReLU."""
     torch.manual_seed(0)
     return STA(regions=K).eval(), (torch.randn(B, C, T, H, W).relu(),)
+
+
+def variants(**sizes: int) -> dict[str, tuple[STA, tuple[Tensor]]]:
+    """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
+    _, (x,) = example(**sizes)
+    return {"shared_rows": (STA(regions=3).eval(), (x,))}
 
 
 if __name__ == "__main__":

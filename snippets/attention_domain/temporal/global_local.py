@@ -7,6 +7,7 @@ length by padding with zeros, keys, queries and values have the width 3 d / a wi
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -28,8 +29,8 @@ class GLTR(nn.Module):
         - forward(x, mask): (B, 3 d), zeros for a sequence without real frames
 
     Raises:
-        ValueError: `embed_dim` or `reduction` is below 1, `reduction` does not divide 3 `embed_dim`, or the
-            shape of the mask is not (B, T).
+        ValueError: `embed_dim` or `reduction` is below 1, `reduction` does not divide 3 `embed_dim`, x is not
+            (B, T, d), or the mask is not (B, T).
         TypeError: the mask is not bool.
 
     The pyramid widens the view without more weights: what changes when frame 8 of 17 changes.
@@ -58,6 +59,7 @@ class GLTR(nn.Module):
         wide = 3 * embed_dim
         if wide % reduction:
             raise ValueError(f"3 * embed_dim {embed_dim} is not divisible by reduction {reduction}")
+        self.embed_dim = embed_dim
         self.pyramid = nn.ModuleList(
             _conv_bn_relu(embed_dim, embed_dim, 3, dilation) for dilation in (1, 2, 4)
         )
@@ -68,16 +70,18 @@ class GLTR(nn.Module):
 
     def attention(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return g(x), the weight of each frame for each frame: (B, T, d) -> (B, T, T)."""
-        mask = _checked(mask, x)
-        return self._weights(self._local(x, mask), mask)
+        mask = self._checked(x, mask)
+        return self._weights(self._local(x, mask), mask).to(x.dtype)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return f(g(x), x), the mean of short- and long-term features over time: (B, T, d) -> (B, 3 d)."""
-        mask = _checked(mask, x)
+        mask = self._checked(x, mask)
         local = self._local(x, mask)  # (B, 3 d, T)
-        read = self.value(local) @ self._weights(local, mask).mT  # (B, 3 d / a, T)
-        frames: Tensor = local + self.out(read)  # (B, 3 d, T)
-        return (frames * mask[:, None]).sum(-1) / mask.sum(-1, keepdim=True).clamp(min=1)  # (B, 3 d)
+        query, key, value = (layer(local).mT for layer in (self.query, self.key, self.value))
+        read = F.scaled_dot_product_attention(query, key, value, mask[:, None], scale=1.0)  # (B, T, 3 d / a)
+        frames: Tensor = local + self.out(read.mT)  # (B, 3 d, T)
+        share = _float32_or_more(mask, x) / mask.sum(-1, keepdim=True).clamp(min=1)  # (B, T), in the mean
+        return (frames * share[:, None]).sum(-1).to(x.dtype)  # (B, 3 d)
 
     def _local(self, x: Tensor, mask: Tensor) -> Tensor:
         """Return F', the outputs of the dilated convolutions side by side: (B, T, d) -> (B, 3 d, T)."""
@@ -86,9 +90,22 @@ class GLTR(nn.Module):
 
     def _weights(self, local: Tensor, mask: Tensor) -> Tensor:
         """Return softmax(B^T C) over the real frames: (B, 3 d, T) -> (B, T, T)."""
-        scores: Tensor = self.query(local).mT @ self.key(local)  # (B, T, T)
+        query, key = (_float32_or_more(layer(local), local) for layer in (self.query, self.key))
+        scores = query.mT @ key  # (B, T, T)
         scores = scores.masked_fill(~mask[:, None], torch.finfo(scores.dtype).min)
         return scores.softmax(dim=-1) * mask[:, None]
+
+    def _checked(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Return the mask, or one that keeps all frames."""
+        if x.dim() != 3 or x.shape[-1] != self.embed_dim:
+            raise ValueError(f"x {tuple(x.shape)} must be (B, T, d) with d = {self.embed_dim}")
+        if mask is None:
+            return torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+        if mask.dtype != torch.bool:
+            raise TypeError(f"mask must be bool, True = real frame, may be attended, not {mask.dtype}")
+        if mask.shape != x.shape[:2]:
+            raise ValueError(f"mask {tuple(mask.shape)} must be (B, T) = {tuple(x.shape[:2])}")
+        return mask
 
 
 def _conv_bn_relu(inputs: int, outputs: int, size: int = 1, dilation: int = 1) -> nn.Sequential:
@@ -97,15 +114,9 @@ def _conv_bn_relu(inputs: int, outputs: int, size: int = 1, dilation: int = 1) -
     return nn.Sequential(convolution, nn.BatchNorm1d(outputs), nn.ReLU())
 
 
-def _checked(mask: Tensor | None, x: Tensor) -> Tensor:
-    """Return the mask, or one that keeps all frames."""
-    if mask is None:
-        return torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
-    if mask.dtype != torch.bool:
-        raise TypeError(f"mask is {mask.dtype}, not bool: True = real frame, may be attended")
-    if mask.shape != x.shape[:2]:
-        raise ValueError(f"mask of shape {tuple(mask.shape)} is not (B, T) = {tuple(x.shape[:2])}")
-    return mask
+def _float32_or_more(values: Tensor, x: Tensor) -> Tensor:
+    """Return values in the type of x, but at least in float32."""
+    return values.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def example(B: int = 3, T: int = 7, d: int = 4, a: int = 2) -> tuple[GLTR, tuple[Tensor, Tensor]]:
@@ -114,6 +125,12 @@ def example(B: int = 3, T: int = 7, d: int = 4, a: int = 2) -> tuple[GLTR, tuple
     lengths = (T - 2 * torch.arange(B)).clamp(min=1)
     mask = torch.arange(T) < lengths[:, None]
     return GLTR(d, reduction=a).eval(), (torch.randn(B, T, d), mask)
+
+
+def variants(**sizes: int) -> dict[str, tuple[GLTR, tuple[Tensor, ...]]]:
+    """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
+    block, (x, _) = example(**sizes)
+    return {"no_mask": (block, (x,))}
 
 
 if __name__ == "__main__":

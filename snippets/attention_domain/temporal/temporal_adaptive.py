@@ -2,6 +2,7 @@
 
 Paper: Zhaoyang Liu, Limin Wang, Wayne Wu, Chen Qian, Tong Lu, "TAM: Temporal Adaptive Module for Video
 Recognition", ICCV 2021, arXiv 2005.06803.
+Code: github.com/liu-zhy/temporal-adaptive-module, 5fcb46f, ops/temporal_module.py.
 Differs: gates and kernel are joined into one T x T matrix per channel, whose product with the frames equals
 gating and then convolving; on a CPU that is faster than a convolution with one group for each sample and
 channel. Clips are (B, C, T, H, W); the released code takes the frames of all clips as one batch.
@@ -35,8 +36,8 @@ class TAM(nn.Module):
         - forward(x): (B, C, T, H, W)
 
     Raises:
-        ValueError: a size is below 1, `kernel_size` is even, `beta` does not divide `channels`, or a clip
-            has another number of frames than `frames`.
+        ValueError: a size is below 1, `kernel_size` is even, `beta` does not divide `channels`, or the input
+            is not (B, C, T, H, W) with T = `frames`.
 
     With zero weights in the last layers all gates are 1/2 and the kernel is a plain mean of three frames. In
     a clip that never changes, the outer frames miss a neighbour and with it a third of their sum:
@@ -93,7 +94,7 @@ class TAM(nn.Module):
         """Return Theta, one kernel per channel: (B, C, T, H, W) -> (B, C, K)."""
         z = self._means(x)
         kernels: Tensor = self.global_branch(z.flatten(0, 1))  # (B C, K)
-        return kernels.view(*z.shape[:2], -1)  # (B, C, K)
+        return kernels.view(*z.shape[:2], self.kernel_size)  # (B, C, K)
 
     def attention(self, x: Tensor) -> Tensor:
         """Return g(x), the weight of each frame in each output frame: (B, C, T, H, W) -> (B, C, T, T)."""
@@ -108,8 +109,8 @@ class TAM(nn.Module):
 
     def _means(self, x: Tensor) -> Tensor:
         """Return z, the mean of each channel in each frame: (B, C, T, H, W) -> (B, C, T)."""
-        if x.shape[2] != self.frames:
-            raise ValueError(f"a clip of {x.shape[2]} frames does not fit a module for frames {self.frames}")
+        if x.dim() != 5 or x.shape[2] != self.frames:
+            raise ValueError(f"x {tuple(x.shape)} must be (B, C, T, H, W) with T = {self.frames} frames")
         return x.mean(dim=(3, 4))
 
 
@@ -120,6 +121,12 @@ def example(
     torch.manual_seed(0)
     x = torch.randn(B, C, T, H, W) + torch.randn(B, C, T, 1, 1)
     return TAM(C, frames=T, kernel_size=K).eval(), (x,)
+
+
+def variants(**sizes: int) -> dict[str, tuple[TAM, tuple[Tensor]]]:
+    """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
+    _, (x,) = example(**sizes)
+    return {"wide_kernel": (TAM(x.shape[1], x.shape[2], kernel_size=5, alpha=3, beta=2).eval(), (x,))}
 
 
 if __name__ == "__main__":

@@ -66,6 +66,11 @@ def small(size: tuple[int, int, int, int] = (3, 4, 7, 6), **options: Any) -> tup
     return layer, x.requires_grad_()
 
 
+def kernels(layer: CondConv2d) -> Tensor:
+    """The experts as kernels: (n, D, C / G, k, k)."""
+    return layer.experts.unflatten(1, layer.kernel_shape)
+
+
 CONVOLUTIONS = [
     {},
     {"stride": 2},
@@ -81,9 +86,9 @@ def naive(layer: CondConv2d, x: Tensor, outputs: bool) -> tuple[Tensor, Tensor]:
         x,
         layer.routing.weight,
         layer.routing.bias,
-        layer.experts,
+        kernels(layer),
         stride=layer.stride,
-        padding=layer.experts.shape[-1] // 2,
+        padding=layer.kernel_shape[-1] // 2,
         groups=layer.groups,
         outputs=outputs,
     )
@@ -108,7 +113,7 @@ def test_equals_the_mixture_of_the_experts_outputs(measured: Measured, options: 
 
 def test_a_nonlinearity_in_the_experts_breaks_the_equality(measured: Measured) -> None:
     layer, x = small()
-    outputs = torch.stack([F.conv2d(x, expert, padding=1).relu() for expert in layer.experts], dim=1)
+    outputs = torch.stack([F.conv2d(x, kernel, padding=1).relu() for kernel in kernels(layer)], dim=1)
     mixture = torch.einsum("bn,bndhw->bdhw", layer.attention(x), outputs)
     measured.value("max |Δ|", (layer(x).relu() - mixture).abs().max().item(), above=1)
 
@@ -118,13 +123,13 @@ def test_one_open_weight_is_that_experts_convolution(measured: Measured, chosen:
     layer, x = small(stride=2)
     nn.init.zeros_(layer.routing.weight)
     layer.routing.bias.data = torch.where(torch.arange(3) == chosen, 1000.0, -1000.0).double()
-    measured.close(layer(x), F.conv2d(x, layer.experts[chosen], stride=2, padding=1))
+    measured.close(layer(x), F.conv2d(x, kernels(layer)[chosen], stride=2, padding=1))
 
 
 def test_all_open_weights_add_the_experts_up(measured: Measured) -> None:
     layer, x = small()
     nn.init.constant_(layer.routing.bias, 1000)
-    measured.close(layer(x), F.conv2d(x, layer.experts.sum(dim=0), padding=1))
+    measured.close(layer(x), F.conv2d(x, kernels(layer).sum(dim=0), padding=1))
     measured.value("Σ weights", layer.attention(x)[0].sum().item(), equals=3)
 
 
@@ -215,13 +220,63 @@ def test_efficientnet_multiply_adds(
     measured.count(macs(condconv_efficientnet(network, experts), size), expected)
 
 
-def test_experts_start_like_single_kernels() -> None:
+def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Zeros before and after an axis, by TensorFlow's rule for "SAME": as few as give ceil(size / stride)."""
+    outputs = (size + stride - 1) // stride
+    total = max((outputs - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+@pytest.mark.parametrize("kernel_size", [3, 5])
+@pytest.mark.parametrize("size", [(8, 6), (8, 7), (9, 7)], ids=str)
+def test_a_row_in_front_gives_the_released_layer_at_stride_2(
+    measured: Measured, size: tuple[int, int], kernel_size: int
+) -> None:
+    """Where a side is even, windows of the released layers lie one pixel further on."""
+    layer, x = small((3, 4, *size), kernel_size=kernel_size, stride=2)
+    rows, columns = (same_padding(side, kernel_size, 2) for side in size)
+    padded = F.pad(x, (*columns, *rows))
+    weights = layer.attention(x)
+    mixed = torch.einsum("bn,nokij->bokij", weights, kernels(layer))
+    released = torch.cat(
+        [F.conv2d(sample[None], kernel, stride=2) for sample, kernel in zip(padded, mixed, strict=True)]
+    )
+    top, left = (1 - side % 2 for side in size)
+    y = layer.convolve(F.pad(x, (left, left, top, top)), weights)[..., top:, left:]
+    measured.close(y, released)
+    measured.gradients(y, released, of=(x, *layer.parameters()))
+    if top or left:
+        assert (layer(x) - released).abs().max() > 1
+
+
+def test_starts_as_the_released_layer() -> None:
+    """Normal experts with variance 2 / fan-out; Glorot's uniform routing; even weights for a silent map."""
     torch.manual_seed(0)
     layer = CondConv2d(64, 96, kernel_size=3, experts=8, groups=2)
-    expected = (2 / (9 * 96 / 2)) ** 0.5
-    torch.testing.assert_close(
-        layer.experts.std(dim=(1, 2, 3, 4)), torch.full((8,), expected), rtol=0.02, atol=0
-    )
+    expected = torch.full((8,), (2 / (9 * 96 / 2)) ** 0.5)
+    torch.testing.assert_close(layer.experts.std(dim=1), expected, rtol=0.02, atol=0)
+    bound = (6 / (64 + 8)) ** 0.5
+    assert 0.95 * bound < layer.routing.weight.abs().max() <= bound
+    assert (layer.attention(torch.zeros(2, 64, 5, 5)) == 0.5).all()
+
+
+def test_an_empty_batch_gives_an_empty_result() -> None:
+    layer, x = small(stride=2)
+    y = layer(x[:0])
+    assert y.shape == (0, 6, 4, 3)
+    y.sum().backward()
+
+
+def test_a_network_with_the_layer_can_be_laid_out_channels_last() -> None:
+    layer, x = small()
+    expected = layer(x)
+    nn.Sequential(layer).to(memory_format=torch.channels_last)
+    torch.testing.assert_close(layer(x.to(memory_format=torch.channels_last)), expected)
+
+
+def test_stride_is_an_integer_from_the_start() -> None:
+    with pytest.raises(TypeError, match="integer"):
+        CondConv2d(8, 12, stride=2.0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

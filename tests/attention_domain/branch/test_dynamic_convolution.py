@@ -65,11 +65,16 @@ def naive_weights(layer: DynamicConv2d, x: Tensor, tau: float) -> Tensor:
     return kernel_attention(x, first.weight, first.bias, second.weight, second.bias, tau)
 
 
+def kernels(layer: DynamicConv2d) -> Tensor:
+    """The kernels, no longer flattened: (K, D, C / G, k, k)."""
+    return layer.kernels.unflatten(1, layer.kernel_shape)
+
+
 def outputs(layer: DynamicConv2d, x: Tensor) -> Tensor:
     """What each kernel with its bias gives by itself: (B, K, D, H', W')."""
-    padding = layer.kernels.shape[-1] // 2
+    padding = layer.kernel_shape[-1] // 2
     biases = [None] * len(layer.kernels) if layer.biases is None else layer.biases
-    pairs = zip(layer.kernels, biases, strict=True)
+    pairs = zip(kernels(layer), biases, strict=True)
     return torch.stack(
         [F.conv2d(x, W, b, layer.stride, padding, groups=layer.groups) for W, b in pairs], dim=1
     )
@@ -91,7 +96,7 @@ def test_equals_naive_reference(measured: Measured, options: dict[str, Any]) -> 
     tau = {0: 30.0, 2: 7 - 6 * 0.2, 5: 15.5, 10: 1.0}[options.get("epoch", 10)]
     weights = naive_weights(layer, x, tau)
     y = naive_dynamic_convolution(
-        x, weights, layer.kernels, layer.biases, layer.stride, layer.kernels.shape[-1] // 2, 1, layer.groups
+        x, weights, kernels(layer), layer.biases, layer.stride, layer.kernel_shape[-1] // 2, 1, layer.groups
     )
     measured.close(layer.attention(x), weights)
     measured.close(layer(x), y)
@@ -153,7 +158,7 @@ def test_equal_kernels_are_a_plain_convolution(measured: Measured) -> None:
         layer.kernels.data[:1].clone(),
         layer.biases.data[:1].clone(),
     )
-    measured.close(layer(x), F.conv2d(x, layer.kernels[0], layer.biases[0], stride=2, padding=1))
+    measured.close(layer(x), F.conv2d(x, kernels(layer)[0], layer.biases[0], stride=2, padding=1))
 
 
 def test_temperature_is_saved_with_the_weights(measured: Measured) -> None:
@@ -214,6 +219,8 @@ def test_dynamic_mobilenet_multiply_adds(measured: Measured, width: float, expec
         ({"stride": 0}, "stride 0 must be at least 1"),
         ({"groups": 0}, "groups 0 must be at least 1"),
         ({"temperature": 0.5}, "temperature 0.5 must be at least 1"),
+        ({"temperature": float("nan")}, "temperature nan must be at least 1"),
+        ({"temperature": float("inf")}, "temperature inf must be at least 1 and finite"),
         ({"kernel_size": 2}, "kernel_size 2 is not an odd number"),
         ({"in_channels": 3}, "in_channels 3 is not divisible by reduction 4"),
         ({"groups": 3}, "in_channels 8 is not a positive multiple of groups 3"),
@@ -228,3 +235,42 @@ def test_refuses_impossible_arguments(options: dict[str, Any], message: str) -> 
 def test_refuses_annealing_without_epochs() -> None:
     with pytest.raises(ValueError, match="epochs 0 must be at least 1"):
         small()[0].anneal(1, epochs=0)
+    with pytest.raises(ValueError, match="epoch -1 must be at least 0"):
+        small()[0].anneal(-1)
+
+
+def test_a_whole_number_as_temperature_anneals_like_a_fraction() -> None:
+    layers = [DynamicConv2d(8, 12, temperature=start) for start in (30, 30.0)]
+    for epoch in (1, 5, 9):
+        for layer in layers:
+            layer.anneal(epoch)
+        assert layers[0].temperature == layers[1].temperature == torch.tensor(30 - 2.9 * epoch)
+
+
+def test_an_empty_batch_gives_an_empty_result() -> None:
+    layer, x = small(stride=2)
+    y = layer(x[:0])
+    assert y.shape == (0, 6, 4, 3)
+    y.sum().backward()
+
+
+def test_a_network_with_the_layer_can_be_laid_out_channels_last() -> None:
+    layer, x = small()
+    expected = layer(x)
+    nn.Sequential(layer).to(memory_format=torch.channels_last)
+    torch.testing.assert_close(layer(x.to(memory_format=torch.channels_last)), expected)
+
+
+def test_stride_is_an_integer_from_the_start() -> None:
+    with pytest.raises(TypeError, match="integer"):
+        DynamicConv2d(8, 12, stride=2.0)  # type: ignore[arg-type]
+
+
+def test_kernels_start_each_by_itself() -> None:
+    torch.manual_seed(0)
+    layer = DynamicConv2d(64, 96, groups=2)
+    bound = (6 / (9 * 32)) ** 0.5
+    assert (layer.kernels.abs().amax(dim=1) <= bound).all()
+    expected = torch.full((4,), bound / 3**0.5)
+    torch.testing.assert_close(layer.kernels.std(dim=1), expected, rtol=0.02, atol=0)
+    assert not layer.biases.any()

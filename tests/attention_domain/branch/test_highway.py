@@ -191,8 +191,20 @@ def test_cifar_network_parameters(measured: Measured, classes: int, expected: in
         ({"kernel_size": 4}, "kernel_size 4 is not an odd number"),
         ({"kernel_size": 0}, "kernel_size 0 is not an odd number"),
         ({"kernel_size": -1}, "kernel_size -1 is not an odd number"),
+        ({"gate_bias": float("nan")}, "gate_bias nan must be finite"),
     ],
 )
 def test_refuses_impossible_arguments(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         HighwayLayer(**{"channels": 8} | options)
+
+
+def test_starts_as_the_released_layer() -> None:
+    """Glorot's uniform weights, whose two fans are equal here; b_H at zero, b_T at `gate_bias`."""
+    torch.manual_seed(0)
+    layer = HighwayLayer(32, kernel_size=5, gate_bias=-1.5)
+    bound = (3 / (32 * 25)) ** 0.5
+    for convolution in (layer.transform, layer.gate):
+        assert 0.99 * bound < convolution.weight.abs().max() <= bound
+    assert not layer.transform.bias.any()
+    assert (layer.gate.bias == -1.5).all()

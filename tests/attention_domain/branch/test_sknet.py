@@ -214,6 +214,18 @@ def test_sknet50_multiply_adds(measured: Measured) -> None:
     measured.count(macs(resnext(selective).eval()), 4_462_710_784)
 
 
+def test_starts_as_the_released_unit() -> None:
+    """He's normal convolutions over the fan-in, linear layers of deviation 0.01: nearly even weights."""
+    torch.manual_seed(0)
+    block = SelectiveKernel(256)
+    for branch in block.split:
+        assert branch[0].weight.std().item() == pytest.approx((2 / (9 * 256 / 32)) ** 0.5, rel=0.05)
+    for linear in (block.fuse[0], block.select):
+        assert linear.weight.std().item() == pytest.approx(0.01, rel=0.05)
+    weights = block.attention(torch.randn(8, 256, 7, 7))
+    assert (weights - 0.5).abs().max() < 0.1
+
+
 def test_one_sample_cannot_be_trained_on() -> None:
     block, x = small()
     with pytest.raises(ValueError, match="more than 1 value per channel"):
@@ -229,9 +241,16 @@ def test_one_sample_cannot_be_trained_on() -> None:
         ({"reduction": 24}, "channels 64 is not a positive multiple of reduction 24"),
         ({"channels": 0}, "channels 0 is not a positive multiple"),
         ({"min_width": 0}, "min_width 0"),
+        ({"min_width": float("nan")}, "min_width nan"),
         ({"stride": 0}, "stride 0"),
     ],
 )
 def test_refuses_impossible_arguments(arguments: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SelectiveKernel(**{"channels": 64} | arguments)
+
+
+@pytest.mark.parametrize("argument", ["stride", "min_width"])
+def test_sizes_are_integers_from_the_start(argument: str) -> None:
+    with pytest.raises(TypeError, match="integer"):
+        SelectiveKernel(64, **{argument: 2.0})

@@ -159,6 +159,47 @@ def test_stripes_share_rows_where_k_does_not_divide_h() -> None:
     assert STA(2)._stripes(x).tolist() == [[[[0.5, 0.5]]]]
 
 
+@pytest.mark.parametrize("scale", [1.0, 5.0, 30.0])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_keeps_scores_and_descriptor(dtype: torch.dtype, scale: float) -> None:
+    """Features of the size in the paper, whose energies summed over a map leave float16."""
+    torch.manual_seed(0)
+    x = (scale * torch.randn(1, 2048, 4, 16, 8).relu()).to(dtype)
+    sta = STA()
+    for low, exact in ((sta.attention(x), sta.attention(x.double())), (sta(x), sta(x.double()))):
+        assert low.dtype == dtype
+        assert (low - exact).abs().max() <= torch.finfo(dtype).eps * exact.abs().max()
+    assert (sta.energy(x).sum((2, 3)) - 1).abs().max() < 1e-5
+
+
+def test_rounding_does_not_choose_another_frame() -> None:
+    """Scores that are equal in float16 and not in float32."""
+    x = torch.ones(1, 1, 2, 2, 1, dtype=torch.float16)
+    x[0, 0, 1, 1] = 0.9995
+    assert len(STA(2).attention(x)[0, :, 0].unique()) == 1
+    assert STA(2)._scores(x)[0, :, 0].argmax() == 1
+    torch.testing.assert_close(STA(2)(x), STA(2)(x.double()).half(), rtol=0, atol=0)
+
+
+def test_an_empty_batch_gives_an_empty_result() -> None:
+    assert STA(4)(clip()[:0]).shape == (0, 6)
+    assert STA(4).attention(clip()[:0]).shape == (0, 5, 4)
+
+
 def test_refuses_impossible_arguments() -> None:
     with pytest.raises(ValueError, match="regions 0"):
         STA(0)
+    with pytest.raises(TypeError, match="integer"):
+        STA(2.0)  # type: ignore[arg-type]
+    for length, frames in ((0, 4), (float("nan"), 4), (100, 0)):
+        with pytest.raises(ValueError, match="must be at least 1"):
+            sample_frames(length, frames)  # type: ignore[arg-type]
+
+
+def test_refuses_other_inputs() -> None:
+    with pytest.raises(ValueError, match=r"must be \(B, C, T, H, W\)"):
+        STA()(clip()[0])
+    maps = STA().energy(clip())
+    for other in (maps[0], maps[:, :1]):
+        with pytest.raises(ValueError, match="with two frames or more"):
+            inter_frame_regularisation(other)

@@ -1,5 +1,7 @@
 """Proofs of the global-local temporal representation."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -218,7 +220,29 @@ def test_refuses_impossible_arguments(arguments: tuple[int, ...], message: str) 
 
 def test_refuses_other_masks() -> None:
     block, x, mask = small()
-    with pytest.raises(TypeError, match="not bool"):
+    with pytest.raises(TypeError, match="must be bool"):
         block(x, mask.double())
-    with pytest.raises(ValueError, match="mask of shape"):
+    with pytest.raises(ValueError, match=r"mask \(2, 8\) must be \(B, T\) = \(2, 9\)"):
         block(x, mask[:, :8])
+
+
+@pytest.mark.parametrize("method", ["forward", "attention"])
+def test_refuses_other_inputs(method: str) -> None:
+    """A single sequence would be read as a batch of sequences of numbers."""
+    block, x, _ = small()
+    for other in (x[0], x.mT, x[:, :, :3]):
+        with pytest.raises(ValueError, match=r"must be \(B, T, d\) with d = 4"):
+            getattr(block, method)(other)
+
+
+@pytest.mark.parametrize("frames", [600, 2100])
+def test_half_precision_sums_no_more_than_a_mean(frames: int) -> None:
+    """The sum over the frames would leave float16."""
+    torch.manual_seed(0)
+    block = GLTR(8).double().eval()
+    x = torch.randn(2, frames, 8, dtype=torch.float64)
+    block.out.bias.data.fill_(400.0)
+    half = copy.deepcopy(block).half()
+    y, expected = half(x.half()), block(x)
+    assert y.dtype == torch.float16
+    assert (y - expected).abs().max() < 2e-3 * expected.abs().max()

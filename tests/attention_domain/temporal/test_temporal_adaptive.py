@@ -194,5 +194,12 @@ def test_refuses_impossible_arguments(arguments: tuple[int, ...], message: str) 
 
 def test_refuses_a_clip_of_another_length() -> None:
     block, (x,) = example()
-    with pytest.raises(ValueError, match="a clip of 5 frames does not fit a module for frames 6"):
-        block(x[:, :, :5])
+    for other in (x[:, :, :5], x[:, :, 0], x.transpose(1, 2).flatten(0, 1)):
+        with pytest.raises(ValueError, match=r"must be \(B, C, T, H, W\) with T = 6 frames"):
+            block(other)
+
+
+def test_an_empty_batch_gives_an_empty_result() -> None:
+    block, (x,) = example()
+    assert block(x[:0]).shape == (0, 16, 6, 7, 5)
+    assert block.kernel(x[:0]).shape == (0, 16, 3)
