@@ -6,7 +6,7 @@ PYTEST := $(BIN)/python -m pytest
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help site build test lint proofs live benchmarks clean
+.PHONY: help site build test lint proofs onnx live benchmarks clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ lint: .venv/.test ## Check style and types
 
 proofs: .venv/.test ## Run the proofs and write what they measured to docs/proofs.json
 	@$(PYTEST) -q --record tests/foundations tests/weight_assignment tests/attention_domain
+
+onnx: .venv/.deploy ## Export all modules to ONNX, run them, write docs/onnx.json, half an hour
+	@$(BIN)/python -m deploy
 
 benchmarks: .venv/.test ## Time the snippets beside public implementations, a few minutes
 	@$(BIN)/python -m benchmarks

@@ -18,6 +18,7 @@ from sitekit.parts import growth as _growth
 from sitekit.parts import matrix as _matrix
 from sitekit.parts import members as _members
 from sitekit.parts import neighbours as _neighbours
+from sitekit.parts import onnx as _onnx
 from sitekit.parts import proofs as _proofs
 from sitekit.parts.source import mechanism
 from sitekit.run import results
@@ -65,8 +66,15 @@ def diagram(source: str, language: str) -> str:
 
 @_fence
 def cost(source: str, language: str) -> str:
-    """Formulas, and counts at several sizes."""
-    return _cost.cost(results(mechanism(source)), language)
+    """Formulas, counts at several sizes, and what becomes of the module in ONNX Runtime."""
+    row = mechanism(source)
+    return _cost.cost(results(row), language) + _onnx.note(row, language)
+
+
+@_fence
+def onnx(source: str, language: str) -> str:
+    """What becomes of all modules in ONNX Runtime; no body."""
+    return _onnx.onnx(language)
 
 
 @_fence

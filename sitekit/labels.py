@@ -67,6 +67,26 @@ _WORDS = {
     "meaning": ("What was done", "做了什么"),
     "modules": ("Modules", "模块"),
     "number of": ("{count}: {names}", "{count}：{names}"),
+    # onnx
+    "onnx": (
+        "ONNX (opset {opset}, torch {torch}, ONNX Runtime {onnxruntime}):",
+        "ONNX（opset {opset}，torch {torch}，ONNX Runtime {onnxruntime}）：",
+    ),
+    "onnx passed": (
+        "Exported and run: what may change in size, largest difference to torch",
+        "可导出并运行：可变尺寸及与 torch 的最大差",
+    ),
+    "onnx refused": ("Not exported or not run", "不能导出或运行"),
+    "onnx open": (
+        " with {sizes} open, within {difference} of torch",
+        "：{sizes} 可变，与 torch 相差不超过 {difference}",
+    ),
+    "onnx fixed": (
+        " with all sizes fixed, within {difference} of torch",
+        "：尺寸固定，与 torch 相差不超过 {difference}",
+    ),
+    "onnx failed": (" does not go through: ", "：未通过，"),
+    "onnx joint": ("; ", "；"),
     # growth
     "time growth": ("Time · at N = {positions}", "时间 · N = {positions} 时"),
     "memory growth": ("Memory · at N = {positions}", "内存 · N = {positions} 时"),

@@ -1,0 +1,1 @@
+"""What becomes of the modules outside torch: `python -m deploy`."""

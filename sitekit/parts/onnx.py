@@ -1,0 +1,70 @@
+"""What becomes of a module in ONNX Runtime, as `python -m deploy` measured it: a line, and a table of all."""
+
+import json
+from collections.abc import Iterable
+from html import escape
+from typing import Any
+
+from sitekit import paths
+from sitekit.labels import separator, word
+from sitekit.parts.html import code, element, link, table
+from sitekit.parts.refer import to_mechanism
+from snippets.catalogue import CATALOGUE, Mechanism
+
+SECTION = "/plug-in-recipes.md#onnx"
+Outcome = dict[str, Any]
+
+
+def note(mechanism: Mechanism, language: str) -> str:
+    """Return a line on one mechanism; nothing if it was not measured."""
+    recorded = _recorded().get(mechanism.slug)
+    if recorded is None:
+        return ""
+    versions = {key: recorded[key] for key in ("torch", "onnxruntime", "opset")}
+    lead = link(SECTION, escape(word("onnx", language, **versions)))
+    sentences = [*_passed(recorded["cases"], language), *_refused(recorded["cases"], language)]
+    return element(
+        "p", f"{lead} {word('onnx joint', language).join(sentences)}", class_="atlas-note", data_tree=""
+    )
+
+
+def onnx(language: str) -> str:
+    """Return the table of all mechanisms that were measured."""
+    columns = [word(key, language) for key in ("mechanism", "onnx passed", "onnx refused")]
+    rows = []
+    for slug, recorded in _recorded().items():
+        found = recorded["cases"]
+        passed, refused = ("<br/>".join(part(found, language)) or "–" for part in (_passed, _refused))
+        rows.append([to_mechanism(CATALOGUE[slug], language), passed, refused])
+    return element("div", table(columns, rows), class_="atlas-onnx", data_tree="")
+
+
+def _passed(found: dict[str, Outcome], language: str) -> Iterable[str]:
+    """Return one phrase for all configurations with the same open sizes."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name, outcome in found.items():
+        if not outcome["refused"]:
+            groups.setdefault(tuple(outcome["open"]), []).append(name)
+    for sizes, names in groups.items():
+        far = max(found[name]["difference"] for name in names)
+        key = "onnx open" if sizes else "onnx fixed"
+        text = word(key, language, sizes=separator(language).join(sizes), difference=f"{far:.1e}")
+        yield f"{_names(names, language)}{escape(text)}"
+
+
+def _refused(found: dict[str, Outcome], language: str) -> Iterable[str]:
+    """Return a phrase for each configuration that does not go through, with the reason given."""
+    for name, outcome in found.items():
+        if outcome["refused"]:
+            failed = escape(word("onnx failed", language)) + code(outcome["refused"])
+            yield _names([name], language) + failed
+
+
+def _names(names: list[str], language: str) -> str:
+    return separator(language).join(code(name) for name in names)
+
+
+def _recorded() -> dict[str, Outcome]:
+    file = paths.DOCS / "onnx.json"
+    found: dict[str, Outcome] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return {slug: found[slug] for slug in CATALOGUE if slug in found}
