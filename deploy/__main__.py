@@ -1,7 +1,7 @@
 """Run `python -m deploy`, or `python -m deploy senet cbam` for some; needs the extra `deploy`.
 
-Writes docs/onnx.json: what becomes of each module, and of its variants, in ONNX Runtime. With `--check` nothing
-is written; the run fails if a module goes through with other open sizes than recorded.
+Writes docs/onnx.json: what becomes of each module, and of its variants, in ONNX Runtime. With `--check`
+nothing is written; the run fails if a module goes through with other open sizes than recorded.
 """
 
 import argparse
