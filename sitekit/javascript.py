@@ -8,7 +8,7 @@ import importlib.metadata
 import json
 from collections.abc import Iterable
 
-from sitekit import paths
+from sitekit import paths, store
 from sitekit.run import results
 from snippets.catalogue import CATALOGUE, Mechanism
 
@@ -39,10 +39,20 @@ def _functions(mechanism: Mechanism) -> list[str]:
     symbols = sorted(results(mechanism).rows[0].sizes)
     key = json.dumps([mechanism.parameters, mechanism.macs, symbols, importlib.metadata.version("sympy")])
     file = paths.CACHE / "formulas" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
-    if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
+    formulas = store.read(file, _formulas)
+    if formulas is None:
         formulas = [translated(getattr(mechanism, kind), symbols) for kind in KINDS]
-        file.write_text(json.dumps(formulas), encoding="utf-8")
+        store.write(file, json.dumps(formulas).encode())
     arguments = f"({{ {', '.join(symbols)} }})"
-    expressions = json.loads(file.read_text(encoding="utf-8"))
-    return [f"{kind}: {arguments} => {code}" for kind, code in zip(KINDS, expressions, strict=True)]
+    return [f"{kind}: {arguments} => {code}" for kind, code in zip(KINDS, formulas, strict=True)]
+
+
+def _formulas(content: bytes) -> list[str]:
+    formulas: list[str] = json.loads(content)
+    if not (
+        isinstance(formulas, list)
+        and len(formulas) == len(KINDS)
+        and all(isinstance(formula, str) and formula for formula in formulas)
+    ):
+        raise ValueError("not the formulas of a mechanism")
+    return formulas

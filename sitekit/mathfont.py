@@ -7,12 +7,13 @@ copyright and licence notices stay in its name table, and the family is renamed 
 
 from hashlib import sha256
 from importlib.metadata import distribution, version
+from io import BytesIO
 from pathlib import Path
 
 from fontTools.subset import Options, Subsetter  # type: ignore[import-untyped]
 from fontTools.ttLib import TTFont  # type: ignore[import-untyped]
 
-from sitekit import paths
+from sitekit import paths, store
 
 FAMILY = "Attention Atlas Math"
 NARROW = {"√": 1.0} | dict.fromkeys("()[]{}⌈⌉⌊⌋⟨⟩", 1.2)  # widest size, relative to the smallest
@@ -59,13 +60,18 @@ def math_font() -> Path:
     source = Path(str(distribution("ziamath").locate_file("ziamath/fonts/STIXTwoMath-Regular.ttf")))
     content = source.read_bytes() + Path(__file__).read_bytes() + version("fonttools").encode()
     target = paths.CACHE / f"math-{sha256(content).hexdigest()[:16]}.woff2"
-    if not target.exists():
-        paths.CACHE.mkdir(parents=True, exist_ok=True)
-        font = _subset(TTFont(source, recalcTimestamp=False))
-        partial = target.with_suffix(".partial")
-        font.save(partial)
-        partial.replace(target)
+    if store.read(target, _whole) is None:
+        woff2 = BytesIO()
+        _subset(TTFont(source, recalcTimestamp=False)).save(woff2)
+        store.write(target, woff2.getvalue())
     return target
+
+
+def _whole(content: bytes) -> bytes:
+    """Return a WOFF2 file, whose header holds its length."""
+    if content[:4] != b"wOF2" or int.from_bytes(content[8:12]) != len(content):
+        raise ValueError("not a whole WOFF2 file")
+    return content
 
 
 def _subset(font: TTFont) -> TTFont:

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sitekit import paths
+from sitekit import paths, store
 from sitekit.errors import BuildError
 from sitekit.results import Results, from_json
 from sitekit.sources import digest
@@ -94,28 +94,39 @@ def _lookup(name: str) -> Results | str | BuildError | None:
     known, outcome = _known.get(name, ("", None))
     if known == key:
         return outcome
-    try:
-        stored = json.loads(_cache_file(name).read_text(encoding="utf-8"))
-        if stored["key"] != key:
-            return None
-        found = _read(stored["results"])
-    except (OSError, ValueError, KeyError, TypeError):  # not there, or not what this version writes
-        return None
-    _known[name] = key, found
+
+    def understand(content: bytes) -> Results | str | None:
+        stored = json.loads(content)
+        return _read(stored["results"]) if stored["key"] == key else None
+
+    found = store.read(_cache_file(name), understand)
+    if found is not None:
+        _known[name] = key, found
     return found
 
 
 def _run(stale: list[str]) -> None:
-    """Compute in fresh processes; each outcome is stored as soon as it is there."""
+    """Compute in fresh processes; each outcome is stored as soon as it is there.
+
+    Raises:
+        BuildError: results cannot be stored; all processes have ended.
+    """
+    store.check(paths.CACHE / "results")
+    unkept: list[BuildError] = []
     keys = {name: cache_key(name) for name in stale}
     command = [sys.executable, "-m", "sitekit.worker", *keys]
     with subprocess.Popen(command, cwd=paths.ROOT, stdout=subprocess.PIPE, text=True) as worker:
         assert worker.stdout is not None
         for line in worker.stdout:
             answer = json.loads(line)
-            _keep(answer, keys.pop(answer["name"]))
+            try:
+                _keep(answer, keys.pop(answer["name"]))
+            except BuildError as error:
+                unkept.append(error)
     for name, key in keys.items():  # left over: the process died
         _known[name] = key, BuildError(f"{name}: sitekit.worker ended with exit status {worker.returncode}")
+    if unkept:
+        raise unkept[0]
 
 
 def _keep(answer: dict[str, Any], key: str) -> None:
@@ -127,11 +138,7 @@ def _keep(answer: dict[str, Any], key: str) -> None:
     _known[name] = key, _read(answer["results"])
     if cache_key(name) != key:
         return
-    file = _cache_file(name)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps({"key": key, "results": answer["results"]}), encoding="utf-8")
-    part.replace(file)
+    store.write(_cache_file(name), json.dumps({"key": key, "results": answer["results"]}).encode())
 
 
 def _read(stored: Any) -> Results | str:

@@ -18,7 +18,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError
 from nbformat import NotebookNode
 from traitlets.config import Config
 
-from sitekit import paths
+from sitekit import paths, store
 from sitekit.errors import BuildError
 from sitekit.sources import closure
 
@@ -41,17 +41,15 @@ def execute(file: Path) -> NotebookNode:
     notebook: NotebookNode = jupytext.read(file)
     code = _code(notebook.cells)
     stored = paths.CACHE / "notebooks" / f"{_cache_key(file, code)}.ipynb"
-    if stored.exists():
-        for cell, run in zip(code, _code(jupytext.read(stored).cells), strict=True):
-            cell.outputs = run.outputs
+    outputs = store.read(stored, lambda content: _outputs(content, len(code)))
+    if outputs is not None:
+        for cell, output in zip(code, outputs, strict=True):
+            cell.outputs = output
         return notebook
     start = time.monotonic()
     _run(notebook, file)
     print(f"notebook {file.stem}  {time.monotonic() - start:.1f} s", file=sys.stderr)
-    stored.parent.mkdir(parents=True, exist_ok=True)
-    part = stored.with_suffix(".part")
-    part.write_text(jupytext.writes(notebook, "ipynb"), encoding="utf-8")
-    part.replace(stored)
+    store.write(stored, jupytext.writes(notebook, "ipynb").encode())
     return notebook
 
 
@@ -67,6 +65,14 @@ def line_of(cell: int, notebook: NotebookNode, file: Path) -> int:
 
 def _code(cells: list[NotebookNode]) -> list[NotebookNode]:
     return [cell for cell in cells if cell.cell_type == "code"]
+
+
+def _outputs(content: bytes, cells: int) -> list[list[NotebookNode]]:
+    """Return the outputs of each code cell of a stored notebook, which has so many."""
+    found = [cell.outputs for cell in _code(jupytext.reads(content.decode(), "ipynb").cells)]
+    if len(found) != cells:
+        raise ValueError(f"{len(found)} code cells instead of {cells}")
+    return found
 
 
 def _run(notebook: NotebookNode, file: Path) -> None:
