@@ -128,6 +128,7 @@ CATALOGUE = _by_slug(
             parameters="0",
             macs="0",
             complexity=r"O(T C H W)",
+            evidence=(Evidence.SECONDARY,),
             aliases=(
                 "f(g(x), x)",
                 "general formula",
@@ -146,6 +147,7 @@ CATALOGUE = _by_slug(
             parameters="d_a*(d_q + d_k + 1)",
             macs="B*d_a*(T*d_q + S*d_k) + B*T*S*(d_a + d_v)",
             complexity=r"O(T S (d_a + d_v))",
+            evidence=(Evidence.PAPER, Evidence.CODE),
             aliases=("QKV", "query-key-value", "three stages", "查询键值", "三个阶段"),
             related=("general", "scores", "masks", "key_value", "multi_head"),
         ),
@@ -158,6 +160,7 @@ CATALOGUE = _by_slug(
             parameters="d_q*d_k",
             macs="B*T*d_k*(d_q + S) + B*T*S*d_v",
             complexity=r"O(T d_q d_k + T S (d_k + d_v))",
+            evidence=(Evidence.PAPER, Evidence.CODE),
             aliases=(
                 "alignment functions",
                 "dot score",
@@ -181,6 +184,7 @@ CATALOGUE = _by_slug(
             parameters="0",
             macs="2*B*heads*T*S*d",
             complexity=r"O(T S d)",
+            evidence=(Evidence.PAPER, Evidence.CODE),
             aliases=(
                 "attention mask",
                 "attn_mask",
@@ -202,6 +206,7 @@ CATALOGUE = _by_slug(
             parameters="C*D",
             macs="B*T*C*(D + 2*H*W)",
             complexity=r"O(T C (D + H W))",
+            evidence=(Evidence.PAPER, Evidence.RECONSTRUCTION),
             aliases=(
                 "bottom-up attention",
                 "top-down attention",

@@ -2,7 +2,8 @@
 
 Paper: Ashish Vaswani, Noam Shazeer, Niki Parmar, Jakob Uszkoreit, Llion Jones, Aidan N. Gomez,
 Lukasz Kaiser, Illia Polosukhin, "Attention Is All You Need", NeurIPS 2017, arXiv 1706.03762 (scores that are
-not allowed become minus infinity before the softmax).
+not allowed become minus infinity before the softmax; section 3.2.3).
+Code: torch 2.13.0, `F.scaled_dot_product_attention` and `nn.MultiheadAttention`; transformers 5.23.0, Llama.
 Differs: the mask is boolean, True = may be attended, as in `F.scaled_dot_product_attention`. It has four
 dimensions and broadcasts to (B, heads, T, S); with two, (T, S) and a padding mask (B, S) could be mistaken
 for each other. Masks are joined by `&`. A query that may attend to nothing reads zeros; the paper's minus

@@ -1,11 +1,14 @@
 """Query, key, value: score every key against the query, turn scores into weights, read the values.
 
-Paper: Xipeng Qiu, "Neural Networks and Deep Learning" (in Chinese), 2020, chapter 8, equations 8.1 to 8.10.
+Paper: Xipeng Qiu, "Neural Networks and Deep Learning" (in Chinese), 2020, chapter 8; equations 8.1 to 8.10
+in the draft of 2019.
 Scores: additive from Bahdanau, Cho, Bengio, "Neural Machine Translation by Jointly Learning to Align and
 Translate", ICLR 2015, arXiv 1409.0473; dot and general (bilinear) from Luong, Pham, Manning, "Effective
 Approaches to Attention-based Neural Machine Translation", EMNLP 2015, arXiv 1508.04025; scaled dot from
 Vaswani et al., "Attention Is All You Need", NeurIPS 2017, arXiv 1706.03762.
-Differs: rows are vectors here, columns in the book; no score has a bias. A dot product has a fused kernel,
+Code: lmthang/nmt.matlab 32f8564, code/layers/attnLayerForward.m (dot, bilinear, additive with an identity).
+Differs: rows are vectors here, columns in the book; no score has a bias; start values are those of
+`nn.Linear`, which Luong draws within 0.1. A dot product has a fused kernel,
 `F.scaled_dot_product_attention`; this file stores the scores, so that any function can be the score.
 """
 

@@ -4,8 +4,11 @@ Paper: Minh-Thang Luong, Hieu Pham, Christopher D. Manning, "Effective Approache
 Machine Translation", EMNLP 2015, arXiv 1508.04025 (dot, general, concat, location). Additive: Bahdanau, Cho,
 Bengio, "Neural Machine Translation by Jointly Learning to Align and Translate", ICLR 2015, arXiv 1409.0473.
 Scaled dot: Vaswani et al., "Attention Is All You Need", NeurIPS 2017, arXiv 1706.03762.
+Code: lmthang/nmt.matlab 32f8564, code/layers/attnLayerForward.m (dot, general, concat with an identity).
 Differs: only the attention is here, without encoder and decoder. No score has a bias. Concat is computed as
-it is written, with all pairs stored, to show what that costs.
+it is written, with all pairs stored, to show what that costs; in Luong's runs and code its part for the keys
+is the identity. Location refuses more keys than it has places, Luong ignores them. Start values are those of
+`nn.Linear`; Luong draws them within 0.1.
 """
 
 import math
