@@ -31,7 +31,7 @@ def unit(edge: float) -> GloReUnit:
     made.assign.weight.copy_(torch.eye(2)[..., None, None])
     made.reduce.weight.copy_(torch.tensor([[1.0, 0.0]])[..., None, None])
     made.reason.adjacency.weight.copy_(torch.tensor([[0.0, 0.0], [edge, 0.0]])[..., None])
-    for tensor in (made.assign.bias, made.reduce.bias, made.reason.adjacency.bias):
+    for tensor in (made.assign.bias, made.reduce.bias, made.reason.bias):
         tensor.zero_()
     for tensor in (made.reason.weight.weight, made.extend.weight, made.norm.weight):
         tensor.fill_(1.0)

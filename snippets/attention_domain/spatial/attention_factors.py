@@ -2,10 +2,13 @@
 
 Paper: Xizhou Zhu, Dazhi Cheng, Zheng Zhang, Stephen Lin, Jifeng Dai, "An Empirical Study of Spatial Attention
 Mechanisms in Deep Networks", ICCV 2019, arXiv 1904.05873.
-Differs: the projections start as torch starts them. The weights keep one row if no factor asks for the query,
-and one sample if no factor asks for the input. The authors' code, now in mmcv, has `stride=2` and an offset
-with the opposite sign, and computes factor 2 without factor 4 wrongly.
+Code: open-mmlab/mmcv, version 2.2.0, mmcv/cnn/bricks/generalized_attention.py, by the authors.
+Differs: projections start as torch starts them, in mmcv uniformly up to sqrt(3 / inputs), biases at zero. The
+weights keep one row if no factor asks for the query, and one sample if no factor asks for the input. mmcv has
+`stride=2` and an offset with the opposite sign, and computes factor 2 without factor 4 wrongly.
 """
+
+import operator
 
 import torch
 from torch import Tensor, nn
@@ -35,8 +38,8 @@ class GeneralizedAttention(nn.Module):
         - forward(x): (B, C, H, W)
 
     Raises:
-        ValueError: `factors` is not four digits 0 or 1 with at least one 1, a size is below 1, or `channels`
-            is not divisible by `num_heads` and by 4 (sine and cosine, in x and in y).
+        ValueError: `factors` is not four digits 0 or 1 with at least one 1, a size is below 1, `channels` is
+            not divisible by `num_heads` and by 4 (sine and cosine, in x and in y), or x is not (B, C, H, W).
 
     E3 has no query: one row of weights serves all, and every position gets the same added.
 
@@ -63,10 +66,9 @@ class GeneralizedAttention(nn.Module):
             raise ValueError(f"channels {channels} is not divisible by num_heads {num_heads} and by 4")
         if len(factors) != 4 or set(factors) - set("01") or "1" not in factors:
             raise ValueError(f"factors {factors!r} is not four digits 0 or 1 with at least one 1")
-        self.num_heads = num_heads
-        self.stride = stride
+        self.num_heads = operator.index(num_heads)
+        self.stride = operator.index(stride)
         self.e1, self.e2, self.e3, self.e4 = (digit == "1" for digit in factors)
-        limit = (2 * channels // num_heads) ** -0.5
         if self.e1 or self.e2:
             self.query = nn.Conv2d(channels, channels, 1, bias=False)
         if self.e1 or self.e3:
@@ -75,15 +77,26 @@ class GeneralizedAttention(nn.Module):
             self.position_x = nn.Linear(channels // 2, channels, bias=False)
             self.position_y = nn.Linear(channels // 2, channels, bias=False)
         if self.e3:
-            self.u = nn.Parameter(torch.empty(num_heads, 1, channels // num_heads).uniform_(-limit, limit))
+            self.u = nn.Parameter(torch.empty(num_heads, 1, channels // num_heads))
         if self.e4:
-            self.v = nn.Parameter(torch.empty(num_heads, 1, channels // num_heads).uniform_(-limit, limit))
+            self.v = nn.Parameter(torch.empty(num_heads, 1, channels // num_heads))
         self.value = nn.Conv2d(channels, channels, 1, bias=False)
         self.proj = nn.Conv2d(channels, channels, 1)
-        self.gamma = nn.Parameter(torch.zeros(1))
+        self.gamma = nn.Parameter(torch.empty(1))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start as the identity, with u and v drawn as in the authors' code."""
+        nn.init.zeros_(self.gamma)
+        for name in ["u"] * self.e3 + ["v"] * self.e4:
+            vector = getattr(self, name)
+            limit = (2 * vector.shape[2]) ** -0.5
+            nn.init.uniform_(vector, -limit, limit)
 
     def scores(self, x: Tensor) -> Tensor:
         """Return the sum of the chosen factors, shaped like the weights: (B, C, H, W) -> (B, M, N, N')."""
+        if x.dim() != 4:
+            raise ValueError(f"x {tuple(x.shape)} must be (B, C, H, W)")
         total, *content = self._terms(x)
         for term in content:
             total = total.add_(term) if self.e2 else total + term  # E2 is as large as the result
@@ -95,8 +108,9 @@ class GeneralizedAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return f(g(x), x): (B, C, H, W) -> (B, C, H, W)."""
+        weights = self.attention(x)  # (B, M, N or 1, N')
         value = self._heads(self.value(self._sample(x)))  # (B, M, H', W', d)
-        y = self.attention(x) @ value.flatten(2, 3)  # (B, M, N or 1, d)
+        y = weights @ value.flatten(2, 3)  # (B, M, N or 1, d)
         y = self.proj(y.mT.flatten(1, 2)[..., None])[..., 0]  # (B, C, N or 1)
         z: Tensor = x.flatten(2) + self.gamma * y
         return z.reshape(x.shape)
@@ -129,13 +143,16 @@ class GeneralizedAttention(nn.Module):
 
     def _offsets(self, layer: nn.Linear, size: int, x: Tensor) -> Tensor:
         """V_R R of one axis, for each offset k - q: (size, size', M, d)."""
-        position = torch.arange(size, device=x.device, dtype=x.dtype)
+        exact = torch.promote_types(
+            x.dtype, torch.float32
+        )  # in half precision positions and angles go astray
+        position = torch.arange(size, device=x.device, dtype=exact)
         offset = position[:: self.stride] - position[:, None]  # (size, size')
         quarter = x.shape[1] // 4
-        frequency = 1000 ** (-torch.arange(quarter, device=x.device, dtype=x.dtype) / quarter)
+        frequency = 1000 ** (-torch.arange(quarter, device=x.device, dtype=exact) / quarter)
         angle = offset[..., None] * frequency  # (size, size', C / 4)
         waves = torch.cat([angle.sin(), angle.cos()], dim=-1) / 2**0.5  # (size, size', C / 2)
-        projected: Tensor = layer(waves)
+        projected: Tensor = layer(waves.to(x.dtype))
         return projected.view(size, -1, self.num_heads, x.shape[1] // self.num_heads)
 
     def _sample(self, x: Tensor) -> Tensor:
@@ -155,6 +172,19 @@ def example(
     block = GeneralizedAttention(C, heads).eval()
     nn.init.ones_(block.gamma)
     return block, (torch.randn(B, C, H, W),)
+
+
+def variants(**sizes: int) -> dict[str, tuple[GeneralizedAttention, tuple[Tensor]]]:
+    """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
+    block, (x,) = example(**sizes)
+
+    def other(factors: str, stride: int = 1) -> tuple[GeneralizedAttention, tuple[Tensor]]:
+        made = GeneralizedAttention(x.shape[1], block.num_heads, factors, stride).eval()
+        nn.init.ones_(made.gamma)
+        return made, (x,)
+
+    alone = {f"e{n + 1}": other("0" * n + "1" + "0" * (3 - n)) for n in range(4)}
+    return {**alone, "stride": other("1111", stride=2)}
 
 
 if __name__ == "__main__":

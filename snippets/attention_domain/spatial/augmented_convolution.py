@@ -6,6 +6,8 @@ Differs: no layer has a bias; d_k and d_v are numbers, not shares of the output 
 enter the fused kernel as additional channels of queries and keys, so that `forward` stores no N x N matrix.
 """
 
+import operator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,6 +18,9 @@ class AugmentedConv2d(nn.Module):
 
     g(x) = softmax over j of q_i . (k_j + r^W[x_j - x_i] + r^H[y_j - y_i]) in each head, with q divided by
     the root of its width; f(g, x) = [conv(x), W_o g v].
+
+    Second derivatives and forward mode need torch's math kernel:
+    `with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):`
 
     Args:
         in_channels: channels of x.
@@ -70,8 +75,8 @@ class AugmentedConv2d(nn.Module):
                 raise ValueError(f"{name} {width} is not divisible by num_heads {num_heads}")
         if value_channels >= out_channels:
             raise ValueError(f"value_channels {value_channels} must be below out_channels {out_channels}")
-        self.num_heads = num_heads
-        self.size = size
+        self.num_heads = operator.index(num_heads)
+        self.size = (size[0], size[1])
         self.widths = (key_channels, key_channels, value_channels)
         head_width = key_channels // num_heads
         self.conv = nn.Conv2d(
@@ -79,8 +84,14 @@ class AugmentedConv2d(nn.Module):
         )
         self.qkv = nn.Conv2d(in_channels, sum(self.widths), 1, bias=False)
         self.out = nn.Conv2d(value_channels, value_channels, 1, bias=False)
-        self.rel_height = nn.Parameter(torch.randn(2 * size[0] - 1, head_width) * head_width**-0.5)
-        self.rel_width = nn.Parameter(torch.randn(2 * size[1] - 1, head_width) * head_width**-0.5)
+        self.rel_height = nn.Parameter(torch.empty(2 * size[0] - 1, head_width))
+        self.rel_width = nn.Parameter(torch.empty(2 * size[1] - 1, head_width))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the tables, with a deviation of one over the root of their width."""
+        for table in (self.rel_height, self.rel_width):
+            nn.init.normal_(table, std=table.shape[1] ** -0.5)
 
     def attention(self, x: Tensor) -> Tensor:
         """Return g(x), the weight of each key for each query: (B, C, H, W) -> (B, heads, N, N)."""
@@ -90,9 +101,10 @@ class AugmentedConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return f(g(x), x), without the weights themselves: (B, C_in, H, W) -> (B, C_out, H, W)."""
         query, key, value = self.heads(x)
-        wide = F.pad(value, (0, query.shape[-1] - value.shape[-1]))  # the kernel wants equal widths
+        missing = max(0, query.shape[-1] - value.shape[-1])
+        wide = F.pad(value, (0, missing))  # the kernel wants equal widths
         y = F.scaled_dot_product_attention(query, key, wide, scale=1.0)[..., : value.shape[-1]]
-        y = y.mT.reshape(x.shape[0], -1, *self.size)  # (B, d_v, H, W)
+        y = torch.unflatten(y.mT.flatten(1, 2), 2, self.size)  # (B, d_v, H, W)
         return torch.cat([self.conv(x), self.out(y)], dim=1)
 
     def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -106,11 +118,11 @@ class AugmentedConv2d(nn.Module):
         if tuple(x.shape[2:]) != self.size:
             raise ValueError(f"x is {tuple(x.shape[2:])}, but the embeddings are for size {self.size}")
         q, k, v = (
-            part.view(x.shape[0], self.num_heads, -1, x[0, 0].numel()).mT  # (B, heads, N, width)
+            part.unflatten(1, (self.num_heads, -1)).flatten(3).mT  # (B, heads, N, width)
             for part in self.qkv(x).split(self.widths, dim=1)
         )
         q = q * q.shape[-1] ** -0.5
-        grid = q.reshape(*q.shape[:2], *self.size, -1)  # (B, heads, H, W, d_k / heads)
+        grid = q.unflatten(2, self.size)  # (B, heads, H, W, d_k / heads)
         columns = absolute_from_relative(grid @ self.rel_width.mT)  # (B, heads, H, W, W)
         rows = absolute_from_relative(grid.transpose(2, 3) @ self.rel_height.mT)  # (B, heads, W, H, H)
         query = torch.cat([q, columns.flatten(2, 3), rows.transpose(2, 3).flatten(2, 3)], dim=-1)
@@ -130,7 +142,8 @@ def absolute_from_relative(logits: Tensor) -> Tensor:
     length = logits.shape[-2]
     flat = F.pad(logits, (0, 1)).flatten(-2)  # (..., 2 L^2)
     flat = F.pad(flat, (0, length - 1))  # (..., (L + 1) (2 L - 1))
-    return flat.view(*flat.shape[:-1], length + 1, -1)[..., :length, length - 1 :]
+    flat = torch.unflatten(flat, -1, (length + 1, 2 * length - 1))
+    return flat[..., :length, length - 1 :]
 
 
 def example(
@@ -140,6 +153,14 @@ def example(
     torch.manual_seed(0)
     layer = AugmentedConv2d(C, C, k, 2 * C // r, C // r, heads, (H, W)).eval()
     return layer, (torch.randn(B, C, H, W),)
+
+
+def variants(**sizes: int) -> dict[str, tuple[AugmentedConv2d, tuple[Tensor]]]:
+    """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
+    _, (x,) = example(**sizes)
+    C, size = x.shape[1], (x.shape[2], x.shape[3])
+    wide = AugmentedConv2d(C, 4 * C, 1, key_channels=2, value_channels=2 * C, num_heads=1, size=size)
+    return {"wide_values": (wide.eval(), (x,))}
 
 
 if __name__ == "__main__":

@@ -2,9 +2,14 @@
 
 Paper: Jie Hu, Li Shen, Samuel Albanie, Gang Sun, Andrea Vedaldi, "Gather-Excite: Exploiting Feature Context
 in Convolutional Neural Networks", NeurIPS 2018, arXiv 1810.12348.
+Code: hujie-frank/GENet, commit ae791f8, models/RN50-GEPF.prototxt, RN50-GEP.prototxt and RN50-GEPP.prototxt.
 Differs: the released Caffe models gather globally only; the convolutions for extents 2, 4 and 8 follow the
-paper. At the border the mean counts the pixels inside the map; the paper does not say.
+figures beside them. At the border the mean counts the pixels inside the map. Layers start, and statistics
+move, as in torch; in the models convolutions start by He's rule, the two layers of theta_plus with a standard
+deviation of 0.01 and biases of zero, and the statistics keep 0.95.
 """
+
+import operator
 
 import torch
 import torch.nn.functional as F
@@ -35,8 +40,8 @@ class GatherExcite(nn.Module):
 
     Raises:
         ValueError: `variant` is unknown, a size is below 1, `extent` is no power of two, theta_plus has an
-            extent or a reduction that does not divide `channels`, or `size` is missing. `forward` raises it
-            for a map of another size than `size`.
+            extent or a reduction that does not divide `channels`, or `size` is missing. `attention` and
+            `forward` raise it for a map of another size than `size`, or another number of channels.
 
     A new block with e = 4 has one gate per 4 x 4 pixels of each channel, here 5 x 8 of them:
 
@@ -61,8 +66,9 @@ class GatherExcite(nn.Module):
         super().__init__()
         if variant not in VARIANTS:
             raise ValueError(f"variant {variant!r} is not one of {', '.join(VARIANTS)}")
-        if channels < 1 or reduction < 1:
-            raise ValueError(f"channels {channels} and reduction {reduction} must be at least 1")
+        self.channels, reduction = operator.index(channels), operator.index(reduction)
+        if min(channels, reduction, *(size or (1,))) < 1:
+            raise ValueError(f"channels {channels}, reduction {reduction} and size {size} must be at least 1")
         if extent is not None and (extent < 1 or extent & (extent - 1)):
             raise ValueError(f"extent {extent} is not a power of two")
         if variant == "theta_plus" and (extent is not None or channels % reduction):
@@ -70,19 +76,21 @@ class GatherExcite(nn.Module):
                 f"theta_plus: extent {extent} is not None or {reduction} does not divide {channels}"
             )
         self.extent = extent
-        self.size = None if variant == "theta_minus" or extent is not None else size
+        self.size = (size[0], size[1]) if size and extent is None and variant != "theta_minus" else None
         if variant == "theta_minus":
             self.gather = mean(extent)
         elif extent is not None:
             self.gather = pyramid(channels, extent)
-        elif size is not None:
-            self.gather = depthwise(channels, size)
+        elif self.size is not None:
+            self.gather = depthwise(channels, self.size)
         else:
             raise ValueError(f"size {size}: {variant} over the whole map needs the size of the map")
         self.excite = two_layers(channels, reduction) if variant == "theta_plus" else nn.Identity()
 
     def attention(self, x: Tensor) -> Tensor:
         """Return g(x), one gate per channel and cell: (B, C, H, W) -> (B, C, H', W')."""
+        if x.dim() != 4 or x.shape[1] != self.channels:
+            raise ValueError(f"x {tuple(x.shape)} must be (B, C, H, W) with C = {self.channels}")
         if self.size is not None and x.shape[2:] != self.size:
             raise ValueError(f"map of {tuple(x.shape[2:])} is not of size {self.size}")
         gates: Tensor = self.excite(self.gather(x)).sigmoid()
@@ -132,6 +140,19 @@ def example(B: int = 2, C: int = 6, H: int = 20, W: int = 32) -> tuple[GatherExc
     """Return a seeded block of variant theta with extent 4, and a (B, C, H, W) map."""
     torch.manual_seed(0)
     return GatherExcite(C, extent=4).eval(), (torch.randn(B, C, H, W),)
+
+
+def variants(**sizes: int) -> dict[str, tuple[GatherExcite, tuple[Tensor]]]:
+    """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
+    _, (x,) = example(**sizes)
+    C, size = x.shape[1], (x.shape[2], x.shape[3])
+    blocks = {
+        "theta_minus": GatherExcite(C, "theta_minus"),
+        "theta_minus_local": GatherExcite(C, "theta_minus", extent=8),
+        "theta_plus": GatherExcite(C, "theta_plus", size=size, reduction=2),
+        "theta_global": GatherExcite(C, "theta", size=size),
+    }
+    return {name: (block.eval(), (x,)) for name, block in blocks.items()}
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
 Paper: Yunpeng Chen, Marcus Rohrbach, Zhicheng Yan, Shuicheng Yan, Jiashi Feng, Yannis Kalantidis,
 "Graph-Based Global Reasoning Networks", CVPR 2019, arXiv 1811.12814.
+Code: facebookresearch/GloRe, commit 9c6a734, network/global_reasoning_unit.py and network/initializer.py.
 Differs: the paper's graph convolution is (I - A) V W; like the released code, this one learns I + A, with a
 bias and a ReLU in between. The last normalisation starts with weight zero inside the unit; in the released
-code the network does that.
+code the network does that. The other layers start as torch starts them, there by Xavier's rule, biases zero.
 """
 
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 class GraphConvolution(nn.Module):
     """relu(V + A V + b) W_g: nodes exchange their states along learned edges A, then W_g mixes each state.
 
+    Nodes that are n times too small come back n times too small, if b is divided by n as well.
+
     Shape:
         - v: (B, M, S), M nodes with S numbers each
         - output: (B, M, S)
@@ -21,12 +24,19 @@ class GraphConvolution(nn.Module):
 
     def __init__(self, nodes: int, states: int) -> None:
         super().__init__()
-        self.adjacency = nn.Conv1d(nodes, nodes, 1)
+        self.adjacency = nn.Conv1d(nodes, nodes, 1, bias=False)
+        self.bias = nn.Parameter(torch.empty(nodes, 1))
         self.weight = nn.Linear(states, states, bias=False)
+        self.reset_parameters()
 
-    def forward(self, v: Tensor) -> Tensor:
-        """Return the nodes after one exchange: (B, M, S) -> (B, M, S)."""
-        updated: Tensor = self.weight(torch.relu(v + self.adjacency(v)))
+    def reset_parameters(self) -> None:
+        """Start the bias as torch starts that of a convolution."""
+        limit = self.bias.shape[0] ** -0.5
+        nn.init.uniform_(self.bias, -limit, limit)
+
+    def forward(self, v: Tensor, n: int = 1) -> Tensor:
+        """Return the nodes after one exchange, all divided by n like v: (B, M, S) -> (B, M, S)."""
+        updated: Tensor = self.weight(torch.relu(v + self.adjacency(v) + self.bias / n))
         return updated
 
 
@@ -48,20 +58,19 @@ class GloReUnit(nn.Module):
         - forward(x): (B, C, H, W)
 
     Raises:
-        ValueError: `channels`, `nodes` or `states` is below 1.
+        ValueError: `channels`, `nodes` or `states` is below 1, or x is not (B, C, H, W). `forward` raises it
+            for a unit that is itself in float16 and trained without `normalize`.
 
     >>> unit, (x,) = example()
     >>> torch.equal(GloReUnit(32, nodes=8, states=16)(x), x)
     True
 
-    Nodes are sums over positions, so a map shown twice doubles them, unless they are normalised:
+    Nodes are sums over positions, so a map shown twice changes what is added, unless they are normalised:
 
     >>> twice = torch.cat([x, x], dim=3)
-    >>> once, doubled = (unit.project(z, unit.attention(z)) for z in (x, twice))
-    >>> torch.allclose(doubled, 2 * once, atol=1e-4)
-    True
-    >>> unit.normalize = True
-    >>> torch.allclose(unit(twice), torch.cat([unit(x), unit(x)], dim=3), atol=1e-5)
+    >>> for unit.normalize in (False, True):
+    ...     print(torch.allclose(unit(twice), torch.cat([unit(x), unit(x)], dim=3), atol=1e-5))
+    False
     True
     """
 
@@ -75,28 +84,36 @@ class GloReUnit(nn.Module):
         self.reason = GraphConvolution(nodes, states)
         self.extend = nn.Conv2d(states, channels, 1, bias=False)
         self.norm = nn.BatchNorm2d(channels, eps=1e-4)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start as the identity."""
         nn.init.zeros_(self.norm.weight)
 
     def attention(self, x: Tensor) -> Tensor:
         """Return g(x), the weight of each position for each node: (B, C, H, W) -> (B, M, N)."""
+        if x.dim() != 4:
+            raise ValueError(f"x {tuple(x.shape)} must be (B, C, H, W)")
         weights: Tensor = self.assign(x).flatten(2)  # (B, M, N)
         return weights
 
     def project(self, x: Tensor, weights: Tensor) -> Tensor:
-        """Gather the positions into nodes: (B, C, H, W), (B, M, N) -> (B, M, S)."""
+        """Return the weighted mean over the positions: (B, C, H, W), (B, M, N) -> (B, M, S)."""
         states = self.reduce(x).flatten(2)  # (B, S, N)
-        nodes: Tensor = weights @ states.mT  # (B, M, S)
-        if self.normalize:
-            nodes = nodes / states.shape[-1]
-        return nodes
+        root = states.shape[2] ** -0.5  # scaled before they are summed, for half precision
+        means: Tensor = (weights * root) @ (states * root).mT  # (B, M, S)
+        return means
 
     def forward(self, x: Tensor) -> Tensor:
         """Return f(g(x), x): (B, C, H, W) -> (B, C, H, W)."""
         weights = self.attention(x)  # (B, M, N)
-        nodes = self.reason(self.project(x, weights))  # (B, M, S)
-        y = nodes.mT @ weights  # (B, S, N)
-        y = y.unflatten(2, x.shape[2:])  # (B, S, H, W)
-        out: Tensor = x + self.norm(self.extend(y))
+        n = 1 if self.normalize else weights.shape[2]  # how much larger nodes are than the means
+        nodes = self.reason(self.project(x, weights), n)  # (B, M, S), divided by n
+        y = (nodes.mT @ weights).unflatten(2, x.shape[2:])  # (B, S, H, W), divided by n
+        z = self.extend(y).to(self.norm.weight.dtype)  # float32 under autocast: n z may pass 65504
+        if z.dtype == torch.float16 and n > 1 and self.training:
+            raise ValueError("float16 cannot hold sums over positions: set normalize or train under autocast")
+        out: Tensor = x + self.norm(n * z).to(x.dtype)
         return out
 
 
@@ -106,6 +123,13 @@ def example(B: int = 2, C: int = 32, H: int = 14, W: int = 10, r: int = 4) -> tu
     unit = GloReUnit(C, nodes=C // r, states=2 * C // r).eval()
     nn.init.ones_(unit.norm.weight)
     return unit, (torch.randn(B, C, H, W),)
+
+
+def variants(**sizes: int) -> dict[str, tuple[GloReUnit, tuple[Tensor]]]:
+    """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
+    unit, (x,) = example(**sizes)
+    unit.normalize = True
+    return {"normalize": (unit, (x,))}
 
 
 if __name__ == "__main__":

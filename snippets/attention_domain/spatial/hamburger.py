@@ -2,12 +2,14 @@
 
 Paper: Zhengyang Geng, Meng-Hao Guo, Hongxu Chen, Xia Li, Ke Wei, Zhouchen Lin, "Is Attention Better Than
 Matrix Decomposition?", ICLR 2021, arXiv 2109.04553.
+Code: Gsunshine/Enjoy-Hamburger, commit d9b51f6, seg/HamNet/hamburger/burger.py (HamburgerV1) and ham.py.
 Differs: the search starts from one drawing that is kept in a buffer; the released code draws anew in every
-forward pass, at inference too. That code has a ReLU behind the addition, and options left out here: several
-heads, patterns that are carried from batch to batch, another convolution before the upper one.
+forward pass, at inference too. That code has a ReLU behind the addition, weights that start with variance
+2 / C_out and statistics with momentum 3e-4, here as in torch, and options left out here: several heads,
+patterns that are carried from batch to batch, another convolution before the upper one.
 """
 
-from contextlib import nullcontext
+import operator
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +20,8 @@ class Ham(nn.Module):
     """Decomposition X = D C^T in K rounds, each of which improves bases D and codes C.
 
     The gradient sees one more step, `encode`, in which D and the C before it are constants; the rounds are
-    not differentiated, unless `one_step` is false.
+    not differentiated, unless `one_step` is false. Sums over the N positions are taken of numbers that were
+    divided by the root of N, so that they fit half precision.
 
     Shape:
         - x: (B, d, N)
@@ -30,18 +33,25 @@ class Ham(nn.Module):
 
     def __init__(self, width: int, rank: int, steps: int, one_step: bool) -> None:
         super().__init__()
-        self.steps = steps
+        if min(width, rank, steps) < 1:
+            raise ValueError(f"width {width}, rank {rank} and steps {steps} must be at least 1")
+        self.steps = operator.index(steps)
         self.one_step = one_step
-        bases = torch.rand(width, rank) if self.non_negative else torch.randn(width, rank)
-        self.register_buffer("bases", F.normalize(bases, dim=0))
+        self.register_buffer("bases", torch.empty(width, rank))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the first patterns anew, each of length one."""
+        draw = nn.init.uniform_ if self.non_negative else nn.init.normal_
+        self.bases.copy_(F.normalize(draw(self.bases), dim=0))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return D and C: (B, d, N) -> (B, d, R), (B, N, R)."""
-        with torch.no_grad() if self.one_step else nullcontext():
-            bases = self.bases.expand(x.shape[0], -1, -1)  # (B, d, R)
-            codes = (x.mT @ bases).softmax(dim=-1)  # (B, N, R)
-            for _ in range(self.steps):
-                bases, codes = self.improve(x, bases, codes)
+        z = x.detach() if self.one_step else x
+        bases = self.bases.expand(x.shape[0], -1, -1)  # (B, d, R)
+        codes = (z.mT @ bases).softmax(dim=-1)  # (B, N, R)
+        for _ in range(self.steps):
+            bases, codes = self.improve(z, bases, codes)
         return bases, self.encode(x, bases, codes)
 
     def improve(self, x: Tensor, bases: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,11 +71,18 @@ class NMF(Ham):
     def improve(self, x: Tensor, bases: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Update C for the old D, then D for the new C."""
         codes = self.encode(x, bases, codes)
-        return bases * (x @ codes) / (bases @ (codes.mT @ codes) + 1e-6), codes
+        root = x.shape[2] ** -0.5
+        c = root * codes
+        return over(bases, bases @ (c.mT @ c), 1e-6 * root**2) * ((root * x) @ c), codes
 
     def encode(self, x: Tensor, bases: Tensor, codes: Tensor) -> Tensor:
         """Update C."""
-        return codes * (x.mT @ bases) / (codes @ (bases.mT @ bases) + 1e-6)
+        return over(codes, codes @ (bases.mT @ bases), 1e-6) * (x.mT @ bases)
+
+
+def over(a: Tensor, b: Tensor, eps: float) -> Tensor:
+    """a / (b + eps) for b >= 0, where the type cannot make a zero of eps."""
+    return a / (b + max(eps, torch.finfo(b.dtype).tiny))
 
 
 class VQ(Ham):
@@ -73,7 +90,8 @@ class VQ(Ham):
 
     def improve(self, x: Tensor, bases: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Let each position vote for the patterns; each pattern becomes the mean of its voters."""
-        codes = self.vote(F.normalize(x, dim=1), bases)
+        directions = F.normalize(x, dim=1, eps=max(1e-12, torch.finfo(x.dtype).tiny))
+        codes = self.vote(directions, bases)
         return x @ (codes / (codes.sum(dim=1, keepdim=True) + 1e-6)), codes
 
     def encode(self, x: Tensor, bases: Tensor, codes: Tensor) -> Tensor:
@@ -95,10 +113,11 @@ class CD(VQ):
         return F.normalize(bases, dim=1, eps=1e-6), codes
 
     def encode(self, x: Tensor, bases: Tensor, codes: Tensor) -> Tensor:
-        """Return X^T D (D^T D + 0.1 I)^-1."""
-        gram = bases.mT @ bases + 0.1 * torch.eye(bases.shape[2], dtype=x.dtype, device=x.device)
-        solution: Tensor = torch.linalg.solve(gram, x.mT @ bases, left=False)
-        return solution
+        """Return X^T D (D^T D + 0.1 I)^-1; torch solves in no type below float32."""
+        exact = torch.promote_types(x.dtype, torch.float32)
+        gram = (bases.mT @ bases).to(exact) + 0.1 * torch.eye(bases.shape[2], dtype=exact, device=x.device)
+        solution: Tensor = torch.linalg.solve(gram, (x.mT @ bases).to(exact), left=False)
+        return solution.to(x.dtype)
 
 
 HAMS: dict[str, type[Ham]] = {"nmf": NMF, "vq": VQ, "cd": CD}
@@ -123,12 +142,12 @@ class Hamburger(nn.Module):
         - forward(x): (B, C, H, W)
 
     Raises:
-        ValueError: a size is below 1, or `ham` is unknown.
+        ValueError: a size is below 1, `ham` is unknown, or x is not (B, C, H, W).
 
     The 64 x 140 matrix D C^T has rank R, and each further round brings it closer to what is decomposed:
 
     >>> block, (x,) = example()
-    >>> z = block.lower(x).flatten(2)
+    >>> z = block.columns(x)
     >>> bases, codes = block.ham(z)
     >>> torch.linalg.matrix_rank(bases @ codes.mT, rtol=1e-5).tolist()
     [8, 8]
@@ -150,27 +169,30 @@ class Hamburger(nn.Module):
         one_step: bool = True,
     ) -> None:
         super().__init__()
-        if min(channels, width, rank, steps) < 1:
-            raise ValueError(
-                f"channels {channels}, width {width}, rank {rank} and steps {steps} must be at least 1"
-            )
+        if channels < 1:
+            raise ValueError(f"channels {channels} must be at least 1")
         if ham not in HAMS:
             raise ValueError(f"ham {ham!r} is not one of {', '.join(HAMS)}")
-        self.lower = nn.Sequential(
-            nn.Conv2d(channels, width, 1), nn.ReLU() if HAMS[ham].non_negative else nn.Identity()
-        )
         self.ham = HAMS[ham](width, rank, steps, one_step)
+        relu = nn.ReLU() if self.ham.non_negative else nn.Identity()
+        self.lower = nn.Sequential(nn.Conv2d(channels, width, 1), relu)
         self.upper = nn.Sequential(nn.Conv2d(width, channels, 1, bias=False), nn.BatchNorm2d(channels))
+
+    def columns(self, x: Tensor) -> Tensor:
+        """Return the matrix X that is decomposed: (B, C, H, W) -> (B, d, N)."""
+        if x.dim() != 4:
+            raise ValueError(f"x {tuple(x.shape)} must be (B, C, H, W)")
+        columns: Tensor = self.lower(x).flatten(2)
+        return columns
 
     def attention(self, x: Tensor) -> Tensor:
         """Return g(x), the codes: (B, C, H, W) -> (B, N, R)."""
-        codes: Tensor = self.ham(self.lower(x).flatten(2))[1]
+        codes: Tensor = self.ham(self.columns(x))[1]
         return codes
 
     def forward(self, x: Tensor) -> Tensor:
         """Return f(g(x), x): (B, C, H, W) -> (B, C, H, W)."""
-        z = self.lower(x).flatten(2)  # (B, d, N)
-        bases, codes = self.ham(z)  # (B, d, R), (B, N, R)
+        bases, codes = self.ham(self.columns(x))  # (B, d, R), (B, N, R)
         z = bases @ codes.mT  # (B, d, N), of rank R
         out: Tensor = x + self.upper(z.unflatten(2, x.shape[2:]))
         return out
@@ -184,10 +206,25 @@ def example(
     return Hamburger(C, d, rank=R, steps=K).eval(), (torch.randn(B, C, H, W),)
 
 
+def variants(**sizes: int) -> dict[str, tuple[Hamburger, tuple[Tensor]]]:
+    """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
+    block, (x,) = example(**sizes)
+    width, rank = block.ham.bases.shape
+
+    def other(ham: str, steps: int, one_step: bool = True) -> tuple[Hamburger, tuple[Tensor]]:
+        return Hamburger(x.shape[1], width, rank, steps, ham, one_step).eval(), (x,)
+
+    return {
+        "vq": other("vq", steps=1),  # on noise, each vote so sharp makes rounding errors larger
+        "cd": other("cd", steps=block.ham.steps),
+        "full_gradient": other("nmf", steps=block.ham.steps, one_step=False),
+    }
+
+
 if __name__ == "__main__":
     block, (x,) = example()
     print(f"input {tuple(x.shape)}, output {tuple(block(x).shape)}, codes {tuple(block.attention(x).shape)}")
-    z = block.lower(x).flatten(2)
+    z = block.columns(x)
     for block.ham.steps in (1, 6, 36):
         bases, codes = block.ham(z)
         error = (z - bases @ codes.mT).norm() / z.norm()

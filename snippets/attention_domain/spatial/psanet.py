@@ -2,9 +2,11 @@
 
 Paper: Hengshuang Zhao, Yi Zhang, Shu Liu, Jianping Shi, Chen Change Loy, Dahua Lin, Jiaya Jia,
 "PSANet: Point-wise Spatial Attention Network for Scene Parsing", ECCV 2018.
+Code: hszhao/semseg, commit 4f274c3, model/psanet.py and lib/psa; hszhao/PSANet, commit ff91e4f.
 Differs: follows the released code, which has a softmax where the paper's formula has 1 / N, and sets both
-results side by side where that formula adds them. The map is not shrunk before. A map that is larger than the
-predicted one is refused; the released code gives the offsets that are missing the score zero.
+results side by side where that formula adds them. The reduced maps are not shrunk. A map that is larger than
+the predicted one is refused; the released code gives the offsets that are missing the score zero. Layers
+start as torch starts them, as in semseg; the Caffe models start by He's rule, and their statistics keep 0.95.
 """
 
 import torch
@@ -58,8 +60,8 @@ class PointwiseSpatialAttention(nn.Module):
         if channels % reduction:
             raise ValueError(f"channels {channels} is not divisible by reduction {reduction}")
         inner = channels // reduction
-        offsets = (2 * size[0] - 1) * (2 * size[1] - 1)
-        self.size = size
+        S, T = self.size = tuple(size)
+        offsets = (2 * S - 1) * (2 * T - 1)
         self.reduce = conv_bn_relu(channels, inner)
         self.predict = nn.Sequential(conv_bn_relu(inner, inner), nn.Conv2d(inner, offsets, 1, bias=False))
         self.reduce_p = conv_bn_relu(channels, inner)
@@ -79,7 +81,7 @@ class PointwiseSpatialAttention(nn.Module):
         r, s = self.reduce(x), self.reduce_p(x)  # (B, M, H, W) each
         collect, distribute = self._scores(r, s).softmax(dim=-1).unbind(dim=1)  # (B, N, N) each
         y = torch.cat([r.flatten(2) @ collect.mT, s.flatten(2) @ distribute.mT], dim=1)  # (B, 2 M, N)
-        return torch.cat([x, self.proj(y.view(x.shape[0], -1, *x.shape[2:]))], dim=1)
+        return torch.cat([x, self.proj(torch.unflatten(y, 2, x.shape[2:]))], dim=1)
 
     def _scores(self, r: Tensor, s: Tensor) -> Tensor:
         collect = self._cut(self.predict(r))  # (B, N, N), the position that predicts by the other one
@@ -94,7 +96,7 @@ class PointwiseSpatialAttention(nn.Module):
         i, j = torch.arange(H, device=scores.device), torch.arange(W, device=scores.device)
         rows, columns = i - i[:, None] + S - 1, j - j[:, None] + T - 1  # (H, H), (W, W), from 0 on
         index = rows[:, None, :, None] * (2 * T - 1) + columns[:, None, :]  # (H, W, H, W)
-        return torch.take_along_dim(scores.flatten(2).mT, index.view(1, H * W, H * W), dim=2)
+        return scores.flatten(2).mT.gather(2, index.view(H * W, H * W).expand(scores.shape[0], -1, -1))
 
 
 def conv_bn_relu(inputs: int, outputs: int) -> nn.Sequential:
@@ -108,6 +110,14 @@ def example(
     """Return a seeded block for maps of H x W, and such a (B, C, H, W) map."""
     torch.manual_seed(0)
     return PointwiseSpatialAttention(C, (H, W), reduction=r).eval(), (torch.randn(B, C, H, W),)
+
+
+def variants(**sizes: int) -> dict[str, tuple[PointwiseSpatialAttention, tuple[Tensor]]]:
+    """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
+    block, (x,) = example(**sizes)
+    S, T = block.size
+    larger = PointwiseSpatialAttention(x.shape[1], (S + 2, T + 1), reduction=1)
+    return {"smaller_map": (larger.eval(), (x,))}
 
 
 if __name__ == "__main__":

@@ -286,3 +286,25 @@ def test_every_factor_compiles_and_runs_in_bfloat16(factors: str) -> None:
 def test_refuses_impossible_arguments(arguments: tuple[Any, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         GeneralizedAttention(*arguments)
+
+
+@pytest.mark.parametrize("arguments", [(16, 4.0, "1000"), (16, 4, "1000", 2.0)], ids=str)
+def test_refuses_floats_for_counts(arguments: tuple[Any, ...]) -> None:
+    with pytest.raises(TypeError, match="float"):
+        GeneralizedAttention(*arguments)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_offsets_are_computed_in_float32_at_least(dtype: torch.dtype) -> None:
+    """In bfloat16 there is no offset 257; its waves must not be those of 256."""
+    block, _ = block_and_map("0001", channels=8, heads=2)
+    row = torch.zeros(1, 8, 1, 300, dtype=torch.float64)
+    exact = block._offsets(block.position_x, 300, row)
+    half = block.to(dtype)._offsets(block.position_x, 300, row.to(dtype))
+    torch.testing.assert_close(half.double(), exact, rtol=0, atol=8 * torch.finfo(dtype).eps)
+
+
+def test_refuses_a_map_without_a_batch() -> None:
+    block, x = block_and_map("1000")
+    with pytest.raises(ValueError, match=r"x \(8, 3, 4\) must be \(B, C, H, W\)"):
+        block(x[0])

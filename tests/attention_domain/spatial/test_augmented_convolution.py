@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from snippets.attention_domain.spatial.augmented_convolution import (
     AugmentedConv2d,
@@ -250,3 +251,33 @@ def test_refuses_another_size() -> None:
     layer, _ = small()
     with pytest.raises(ValueError, match=r"x is \(4, 3\), but the embeddings are for size \(3, 4\)"):
         layer(torch.randn(1, 5, 4, 3, dtype=torch.float64))
+
+
+def test_a_list_of_sizes_is_a_tuple() -> None:
+    layer = AugmentedConv2d(5, 9, 3, 6, 4, 2, [3, 4])
+    assert layer(torch.randn(2, 5, 3, 4)).shape == (2, 9, 3, 4)
+
+
+def test_values_wider_than_queries() -> None:
+    """Eight channels of values beside 1 + 2 + 2 of queries: nothing may be cut off."""
+    torch.manual_seed(3)
+    layer = AugmentedConv2d(3, 9, 1, 1, 8, 1, (2, 2)).double()
+    x = torch.randn(2, 3, 2, 2, dtype=torch.float64)
+    y = (layer.attention(x) @ layer.heads(x)[2]).mT.reshape(2, 8, 2, 2)
+    torch.testing.assert_close(layer(x)[:, 1:], layer.out(y))
+
+
+def test_an_empty_batch_gives_an_empty_result() -> None:
+    layer, x = small()
+    assert layer(x[:0]).shape == (0, 9, 3, 4)
+
+
+def test_second_derivatives_need_the_math_kernel() -> None:
+    layer, x = small()
+    with sdpa_kernel(SDPBackend.MATH):
+        (slope,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
+        slope.square().sum().backward()
+    assert x.grad.isfinite().all()
+    (slope,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="not implemented"):
+        slope.square().sum().backward()

@@ -279,6 +279,7 @@ def test_every_variant_compiles_and_runs_in_bfloat16(variant: str, extent: int |
     [
         ((0,), "channels 0"),
         ((64, "theta_plus", None, (7, 7), 0), "reduction 0"),
+        ((64, "theta", None, (7, 0)), r"size \(7, 0\) must be at least 1"),
         ((64, "se"), "variant 'se' is not one of theta_minus, theta, theta_plus"),
         ((64, "theta", 3), "extent 3 is not a power of two"),
         ((64, "theta", 0), "extent 0 is not a power of two"),
@@ -296,3 +297,24 @@ def test_refuses_a_map_of_another_size() -> None:
     block = GatherExcite(4, "theta", size=(7, 10))
     with pytest.raises(ValueError, match=r"map of \(10, 7\) is not of size \(7, 10\)"):
         block(torch.randn(2, 4, 10, 7))
+
+
+def test_a_list_of_sizes_is_a_tuple() -> None:
+    block, x = GatherExcite(4, "theta", size=[7, 10]), torch.randn(2, 4, 7, 10)
+    assert block(x).shape == x.shape
+
+
+@pytest.mark.parametrize(
+    "arguments", [(4.0,), (4, "theta", 4.0), (4, "theta_plus", None, (7, 10), 2.0)], ids=str
+)
+def test_refuses_floats_for_counts(arguments: tuple[Any, ...]) -> None:
+    with pytest.raises(TypeError):
+        GatherExcite(*arguments)
+
+
+@pytest.mark.parametrize("shape", [(2, 7, 10, 4), (2, 1, 7, 10), (4, 7, 10)], ids=str)
+def test_refuses_other_channels(shape: tuple[int, ...]) -> None:
+    """The mean has no layer that would count them."""
+    block = GatherExcite(4, "theta_minus")
+    with pytest.raises(ValueError, match=r"must be \(B, C, H, W\) with C = 4"):
+        block(torch.randn(shape))

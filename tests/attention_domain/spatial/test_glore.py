@@ -78,7 +78,7 @@ def tensors(unit: GloReUnit) -> tuple[Tensor, ...]:
         unit.assign.weight[..., 0, 0],
         unit.assign.bias,
         graph.adjacency.weight[..., 0],
-        graph.adjacency.bias,
+        graph.bias[:, 0],
         graph.weight.weight,
         unit.extend.weight[..., 0, 0],
         norm.weight,
@@ -94,7 +94,7 @@ def test_equals_naive_reference(measured: Measured, normalize: bool) -> None:
     weights = unit.attention(x)
     out, nodes = glore(x, *tensors(unit), normalize=normalize)
     measured.close(weights, glore_projection(x, *tensors(unit)[2:4]))
-    measured.close(unit.project(x, weights).mT, nodes)
+    measured.close(unit.project(x, weights).mT, nodes if normalize else nodes / 20)
     measured.close(unit(x), out)
     measured.gradients(unit(x), out, of=(x, *unit.parameters()))
 
@@ -115,9 +115,11 @@ def test_permuted_positions_permute_the_output(measured: Measured) -> None:
 
 def test_a_map_shown_twice_doubles_the_nodes(measured: Measured) -> None:
     unit, x = small()
-    twice = torch.cat([x, x], dim=3)
-    once, doubled = (unit.project(z, unit.attention(z)) for z in (x, twice))
-    measured.close(doubled, 2 * once)
+    with torch.no_grad():
+        for tensor in (unit.reason.bias, unit.norm.bias, unit.norm.running_mean):
+            tensor.zero_()  # what is added is then proportional to the nodes
+    twice, added = torch.cat([x, x], dim=3), unit(x) - x
+    measured.close(unit(twice) - twice, 2 * torch.cat([added, added], dim=3))
     unit.normalize = True
     measured.close(unit(twice), torch.cat([unit(x), unit(x)], dim=3))
 
@@ -127,7 +129,7 @@ def test_output_without_reasoning_is_bilinear(measured: Measured) -> None:
     unit, x = small()
     with torch.no_grad():
         unit.reason.adjacency.weight.zero_()
-        unit.reason.adjacency.bias.zero_()
+        unit.reason.bias.zero_()
         unit.reason.weight.weight.copy_(torch.eye(4))
         unit.reduce.weight.abs_()
         unit.assign.weight.abs_()
@@ -163,7 +165,7 @@ def test_an_edge_carries_a_change_to_far_positions(measured: Measured) -> None:
         for layer in (unit.assign, unit.reduce):
             nn.init.zeros_(layer.bias)
         unit.assign.weight.copy_(torch.eye(3)[..., None, None])
-        unit.reason.adjacency.bias.fill_(100.0)
+        unit.reason.bias.fill_(100.0)
         unit.reason.adjacency.weight.zero_()
         edge = unit.reason.adjacency.weight[2, 0]
         hot = torch.zeros_like(x)
@@ -207,3 +209,17 @@ def test_resnet50_parameters(measured: Measured, places: tuple[int, ...], expect
 def test_refuses_impossible_arguments(sizes: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match=r"nodes \d and states \d must be at least 1"):
         GloReUnit(*sizes)
+
+
+def test_refuses_float16_where_its_sums_do_not_fit() -> None:
+    unit, x = small()
+    with pytest.raises(ValueError, match="float16 cannot hold sums over positions"):
+        unit.half().train()(x.half())
+    unit.normalize = True
+    assert unit(x.half()).isfinite().all()
+
+
+def test_refuses_a_map_without_a_batch() -> None:
+    unit, x = small()
+    with pytest.raises(ValueError, match=r"x \(7, 4, 5\) must be \(B, C, H, W\)"):
+        unit.attention(x[0])

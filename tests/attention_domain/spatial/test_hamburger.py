@@ -182,7 +182,7 @@ def test_equals_naive_reference(measured: Measured, ham: str, one_step: bool) ->
         lower_relu=ham == "nmf",
         final_relu=False,
     )
-    z = block.lower(x).flatten(2)
+    z = block.columns(x)
     for actual, expected in zip(block.ham(z), decompose(z)[1:], strict=True):
         measured.close(actual, expected)
     measured.close(block.attention(x), decompose(z)[2])
@@ -241,7 +241,7 @@ def test_vq_codes_are_votes(measured: Measured) -> None:
 def test_cd_codes_are_least_squares(measured: Measured) -> None:
     """The derivative of |X - D C^T|^2 + 0.1 |C|^2 in C is zero, and the bases have length one."""
     block, x = small("cd")
-    z = block.lower(x).flatten(2)
+    z = block.columns(x)
     bases, codes = block.ham(z)
     measured.close((z - bases @ codes.mT).mT @ bases, 0.1 * codes)
     measured.close(bases.norm(dim=1), torch.ones(2, 3, dtype=torch.float64))
@@ -321,3 +321,47 @@ def test_parameters(measured: Measured, channels: int, expected: int) -> None:
 def test_refuses_impossible_arguments(arguments: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Hamburger(*arguments)
+
+
+@pytest.mark.parametrize("steps", [2.0, float("nan")])
+def test_refuses_rounds_that_are_no_integer(steps: float) -> None:
+    with pytest.raises(TypeError, match="float"):
+        Hamburger(8, 8, 4, steps)
+
+
+@pytest.mark.parametrize("ham", HAMS)
+def test_forward_mode_treats_the_rounds_as_constants_as_well(ham: str) -> None:
+    """no_grad would stop gradients only, detach stops tangents too."""
+    block, x = small(ham)
+    x = x.detach()
+    torch.manual_seed(5)
+    tangent, cotangent = torch.randn(2, *x.shape, dtype=x.dtype)
+    _, moved = torch.func.jvp(block, (x,), (tangent,))
+    (gradient,) = torch.func.vjp(block, x)[1](cotangent)
+    torch.testing.assert_close((moved * cotangent).sum(), (gradient * tangent).sum())
+
+
+@pytest.mark.parametrize("ham", HAMS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_positions_and_features_of_zeros_stay_finite_in_half_precision(dtype: torch.dtype, ham: str) -> None:
+    """A small constant that the type rounds to zero would leave 0 / 0."""
+    torch.manual_seed(6)
+    decomposition = HAMS[ham](16, 4, steps=6, one_step=True).to(dtype)
+    x = torch.rand(2, 16, 56 * 56).to(dtype)
+    x[:, 3], x[:, :, 7], x[1] = 0, 0, 0
+    for factor in decomposition(x):
+        assert factor.isfinite().all()
+
+
+def test_reset_draws_other_patterns_of_length_one() -> None:
+    block, (x,) = example()
+    first = block(x)
+    block.ham.reset_parameters()
+    assert not torch.allclose(block(x), first)
+    torch.testing.assert_close(block.ham.bases.norm(dim=0), torch.ones(8))
+
+
+def test_refuses_a_map_without_a_batch() -> None:
+    block, x = small("nmf")
+    with pytest.raises(ValueError, match=r"x \(5, 4, 6\) must be \(B, C, H, W\)"):
+        block.attention(x[0])

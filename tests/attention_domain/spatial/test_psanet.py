@@ -222,3 +222,14 @@ def test_refuses_a_larger_map() -> None:
     block, _ = block_and_map((3, 4))
     with pytest.raises(ValueError, match=r"map of \(4, 3\) is larger than size \(3, 4\)"):
         block(torch.randn(2, 12, 4, 3, dtype=torch.float64))
+
+
+def test_a_list_of_sizes_is_a_tuple() -> None:
+    block = PointwiseSpatialAttention(12, [3, 4], reduction=2)
+    assert block.size == (3, 4)
+    assert block(torch.randn(2, 12, 3, 4)).shape == (2, 24, 3, 4)
+
+
+def test_an_empty_batch_gives_an_empty_result() -> None:
+    block, x = block_and_map()
+    assert block(x[:0]).shape == (0, 24, 3, 4)
