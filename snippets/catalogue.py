@@ -603,6 +603,7 @@ CATALOGUE = _by_slug(
             parameters="5*C**2 + 3*C + 1",
             macs="4*B*H*W*C**2 + 2*B*(H*W)**2*C + B*H*W*(H + W)*C + (H**2 + W**2)*C**2/2",
             complexity=r"O(N^2 C + N C^2)",
+            evidence=(Evidence.CODE, Evidence.SECONDARY),
             aliases=(
                 "four attention factors",
                 "generalized attention",
@@ -624,6 +625,7 @@ CATALOGUE = _by_slug(
             parameters="5*C**2/r + 5*C**2/r**2 + 4*C/r + 2*C",
             macs="B*H*W*(5*C**2/r + 4*C**2/r**2) + 6*B*C**3/r**3",
             complexity=r"O(N C^2 / r + C^3 / r^3)",
+            evidence=(Evidence.CODE, Evidence.SECONDARY),
             aliases=(
                 "GloRe unit",
                 "global reasoning unit",
@@ -664,6 +666,7 @@ CATALOGUE = _by_slug(
             parameters="22*C",
             macs="9*B*C*(ceiling(H/2)*ceiling(W/2) + ceiling(H/4)*ceiling(W/4))",
             complexity=r"O(N C)",
+            evidence=(Evidence.CODE, Evidence.SECONDARY),
             aliases=("GENet", "GE", "GE-theta", "GatherExcite", "gather-excite", "聚集与激励"),
             related=("senet", "global_context", "bam", "saliency"),
         ),
@@ -676,6 +679,7 @@ CATALOGUE = _by_slug(
             parameters="2*C*d + d + 2*C",
             macs="2*B*H*W*C*d + B*(2*K + 3)*H*W*d*R + B*(2*K + 1)*R**2*(d + H*W)",
             complexity=r"O(N C d + K N d R)",
+            evidence=(Evidence.CODE,),
             aliases=(
                 "HamNet",
                 "Ham",
@@ -777,6 +781,7 @@ CATALOGUE = _by_slug(
             parameters="4*C**2/r + 2*C**2/r**2 + 2*C*(2*H - 1)*(2*W - 1)/r + 8*C/r + 2*C",
             macs="2*B*H*W*C*(2*C + (2*H - 1)*(2*W - 1) + H*W)/r + 2*B*H*W*C**2/r**2",
             complexity=r"O(N^2 C)",
+            evidence=(Evidence.CODE, Evidence.SECONDARY),
             aliases=(
                 "PSANet",
                 "point-wise spatial attention",
@@ -800,6 +805,7 @@ CATALOGUE = _by_slug(
                 " + 2*B*(H*W)**2*(2*C/r + heads*(H + W))"
             ),
             complexity=r"O(N^2 (d_k + h (H + W)))",
+            evidence=(Evidence.SECONDARY,),
             aliases=(
                 "AAConv",
                 "attention augmentation",
