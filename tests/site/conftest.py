@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from playwright.sync_api import expect
+
+from tests.site.wait import TIMEOUT
 
 ROOT = Path(__file__).parents[2]
 BROWSERS = ("chromium-headless-shell", "chromium", "google-chrome", "chromium-browser")
@@ -19,6 +22,8 @@ CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 SITE = ROOT / "site"
 SOURCES = ["docs", "snippets", "figures", "sitekit", "overrides", "styles"]
 SUBPATH = "/attention-atlas/"
+
+expect.set_options(timeout=TIMEOUT)
 
 
 @pytest.fixture(scope="session")
