@@ -68,7 +68,7 @@ class SRMLayer(nn.Module):
 
     def attention(self, x: Tensor) -> Tensor:
         """Return g(x), one gate per channel: (B, C, H, W) -> (B, C, 1, 1)."""
-        scores = (self.style(x) * self.cfc).sum(dim=2).to(self.cfc.dtype)  # (B, C)
+        scores = (self.style(x) * self.cfc).sum(dim=2).to(self.norm.weight.dtype)  # (B, C)
         return torch.sigmoid(self.norm(scores))[:, :, None, None].to(x.dtype)  # (B, C, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:

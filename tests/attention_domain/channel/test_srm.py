@@ -181,6 +181,19 @@ def test_mixed_precision_keeps_the_type_of_the_map(dtype: torch.dtype) -> None:
     assert (gates.float() - layer.attention(x.to(dtype).float())).abs().max() < torch.finfo(dtype).eps
 
 
+def test_normalisation_kept_in_float32_tells_near_scores_apart() -> None:
+    """Two samples whose scores differ by less than a rounding of float16 get the gates of their order."""
+    x = torch.randn(1, 6, 5, 4).half() + 30
+    x = torch.cat([x, x])
+    x[1, :, 0, 0] += 0.25
+    layer = SRMLayer(6)
+    nn.init.ones_(layer.cfc)
+    expected = SRMLayer(6).double()
+    expected.load_state_dict(layer.state_dict())
+    layer.half().norm.float()
+    torch.testing.assert_close(layer.attention(x), expected.attention(x.double()).half(), rtol=0, atol=0.02)
+
+
 @pytest.mark.parametrize("shape", [(2, 1, 5, 4), (2, 5, 4, 6), (2, 12, 5, 4), (6, 5, 4)], ids=str)
 def test_refuses_maps_of_another_shape(shape: tuple[int, ...]) -> None:
     """The weights of all channels would spread over a single one."""
