@@ -182,8 +182,8 @@ CATALOGUE = _by_slug(
             domain=None,
             citation="vaswani2017attention",
             parameters="0",
-            macs="2*B*heads*T*S*d",
-            complexity=r"O(T S d)",
+            macs="B*heads*T*S*(d + d_v)",
+            complexity=r"O(T S (d + d_v))",
             evidence=(Evidence.PAPER, Evidence.CODE),
             aliases=(
                 "attention mask",

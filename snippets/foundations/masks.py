@@ -228,11 +228,11 @@ def _check(mask: Tensor, shape: tuple[int, ...]) -> None:
 
 
 def example(
-    B: int = 2, heads: int = 3, T: int = 4, S: int = 6, d: int = 8
+    B: int = 2, heads: int = 3, T: int = 4, S: int = 6, d: int = 8, d_v: int = 5
 ) -> tuple[MaskedAttention, tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Return attention, seeded queries, keys and values, and a mask that is causal and hides padding."""
     torch.manual_seed(0)
-    query, key, value = (torch.randn(B, heads, n, d) for n in (T, S, S))
+    query, key, value = (torch.randn(B, heads, *shape) for shape in ((T, d), (S, d), (S, d_v)))
     lengths = (S - torch.arange(B)).clamp(min=1)  # S, S - 1, ...
     return MaskedAttention().eval(), (query, key, value, causal(T, S) & padding(lengths, S))
 

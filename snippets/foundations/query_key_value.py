@@ -157,7 +157,7 @@ class Attention(nn.Module):
         self, query: Tensor, key: Tensor, value: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
         """Return g(x), the weights: (B, T, S). `value` is not used: the arguments are those of forward."""
-        if query.dim() != 3 or key.dim() != 3 or len(query) != len(key):
+        if query.dim() != 3 or key.dim() != 3 or query.shape[0] != key.shape[0]:
             raise ValueError(
                 f"query {tuple(query.shape)} must be (B, T, d_q) and key {tuple(key.shape)} (B, S, d_k)"
             )
@@ -199,8 +199,11 @@ def variants(**sizes: int) -> dict[str, tuple[Attention, tuple[Tensor, ...]]]:
     )
     mask[:, 0] = False
     return {
-        "dot": (Attention(dot).eval(), (key, key, value)),
-        "scaled_dot": (Attention(scaled_dot).eval(), (key, key, value)),
+        "dot": (Attention(dot).eval(), (torch.randn(*query.shape[:2], key.shape[2]), key, value)),
+        "scaled_dot": (
+            Attention(scaled_dot).eval(),
+            (torch.randn(*query.shape[:2], key.shape[2]), key, value),
+        ),
         "bilinear": (Attention(bilinear).eval(), (query, key, value)),
         "keys_are_read": (attention, (query, key)),
         "masked": (attention, (query, key, value, mask)),

@@ -132,7 +132,7 @@ class Focus(nn.Module):
 
     def attention(self, x: Tensor, query: Tensor) -> Tensor:
         """Return g(x, q), where each query looks: (B, C, H, W), (B, T, D) -> (B, T, H, W)."""
-        if query.dim() != 3 or len(query) != len(_map(x)):
+        if query.dim() != 3 or query.shape[0] != _map(x).shape[0]:
             raise ValueError(f"query {tuple(query.shape)} must be (B, T, D) for x {tuple(x.shape)}")
         root = math.sqrt(x.shape[1])  # scores may pass 65504, where float16 ends
         scores = self.W(query) / root @ x.flatten(2)  # (B, T, N)

@@ -12,6 +12,7 @@ is the identity. Location refuses more keys than it has places, Luong ignores th
 """
 
 import math
+import operator
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +35,7 @@ class ScoredAttention(nn.Module):
     Args:
         kind: one of `KINDS`.
         query_dim: width d_q of the queries.
-        key_dim: width d_k of the keys; location does without.
+        key_dim: width d_k of the keys, also where they are not looked at (location).
         hidden_dim: number d_a of hidden units, for additive and concat.
         max_keys: largest number of keys, for location.
 
@@ -51,7 +52,7 @@ class ScoredAttention(nn.Module):
     Raises:
         ValueError: `kind` is unknown, a width is below 1, a dot product has two widths, location meets more
             than `max_keys` keys, or query, key, value or mask do not fit each other.
-        TypeError: `mask` is not bool.
+        TypeError: a width is no whole number, or `mask` is not bool.
 
     General with W = I is the dot product, and sqrt(d) = 2 times the scaled one:
 
@@ -83,12 +84,12 @@ class ScoredAttention(nn.Module):
         super().__init__()
         if kind not in KINDS:
             raise ValueError(f"kind {kind!r} is not one of {', '.join(KINDS)}")
-        if min(query_dim, key_dim, hidden_dim, max_keys) < 1:
+        if min(operator.index(size) for size in (query_dim, key_dim, hidden_dim, max_keys)) < 1:
             sizes = f"query_dim {query_dim}, key_dim {key_dim}, hidden_dim {hidden_dim}, max_keys {max_keys}"
             raise ValueError(f"{sizes} must be at least 1")
         if "dot" in kind and query_dim != key_dim:
             raise ValueError(f"query_dim {query_dim} is not key_dim {key_dim}, as {kind} needs")
-        self.kind, self.max_keys = kind, max_keys
+        self.kind, self.query_dim, self.key_dim, self.max_keys = kind, query_dim, key_dim, max_keys
         if kind == "general":
             self.W = nn.Linear(query_dim, key_dim, bias=False)
         elif kind == "location":
@@ -103,20 +104,21 @@ class ScoredAttention(nn.Module):
 
     def scores(self, query: Tensor, key: Tensor) -> Tensor:
         """Return s(q_t, k_s) for all pairs: (B, T, d_q), (B, S, d_k) -> (B, T, S)."""
-        if query.dim() != 3 or key.dim() != 3 or len(query) != len(key):
+        (B, T), S = query.shape[:2], key.shape[1]
+        if query.shape != (B, T, self.query_dim) or key.shape != (B, S, self.key_dim):
             raise ValueError(
-                f"query {tuple(query.shape)} must be (B, T, d_q) and key {tuple(key.shape)} (B, S, d_k)"
+                f"query {tuple(query.shape)} must be (B, T, {self.query_dim}) and key {tuple(key.shape)} "
+                f"(B, S, {self.key_dim})"
             )
         scores: Tensor
         if self.kind == "location":
-            if key.shape[1] > self.max_keys:
-                raise ValueError(f"{key.shape[1]} keys are more than max_keys {self.max_keys}")
-            scores = self.W(query)[..., : key.shape[1]]
+            if self.max_keys < S:
+                raise ValueError(f"{S} keys are more than max_keys {self.max_keys}")
+            scores = self.W(query)[..., :S]
         elif self.kind == "additive":
             hidden = self.W_q(query)[:, :, None] + self.W_k(key)[:, None]  # (B, T, S, d_a)
             scores = self.v(hidden.tanh()).squeeze(-1)
         elif self.kind == "concat":
-            T, S = query.shape[1], key.shape[1]
             both = query[:, :, None].expand(-1, -1, S, -1), key[:, None].expand(-1, T, -1, -1)
             pairs = torch.cat(both, dim=-1)  # (B, T, S, d_q + d_k)
             scores = self.v(self.W(pairs).tanh()).squeeze(-1)
@@ -175,7 +177,7 @@ def variants(**sizes: int) -> dict[str, tuple[ScoredAttention, tuple[Tensor, ...
         "masked": (general, (query, key, value, mask))
     }
     for kind in ("dot", "scaled_dot"):
-        cases[kind] = ScoredAttention(kind, d_k, d_k).eval(), (key, key, value)
+        cases[kind] = ScoredAttention(kind, d_k, d_k).eval(), (torch.randn(B, T, d_k), key, value)
     for kind in ("additive", "concat", "location"):
         cases[kind] = ScoredAttention(kind, d_q, d_k, max_keys=max(S, 64)).eval(), (query, key, value)
     return cases

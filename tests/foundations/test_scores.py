@@ -348,6 +348,9 @@ def test_largest_tensor_of_the_six_scores(measured: Measured) -> None:
 def test_refuses_impossible_arguments(arguments: tuple[str, int, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ScoredAttention(*arguments)
+    for wrong in (8.0, math.nan):
+        with pytest.raises(TypeError):
+            ScoredAttention("dot", 8, 8, max_keys=wrong)
 
 
 def test_location_refuses_more_keys_than_it_has_places() -> None:
@@ -382,11 +385,14 @@ def test_refuses_masks_that_are_not_bool() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_refuses_keys_and_values_that_do_not_fit(kind: str) -> None:
     block, (query, key, value) = attend(kind), inputs()
+    for asked, held in ((query[..., :5], key), (query, key[..., :5]), (query[..., :5], key[..., :5])):
+        with pytest.raises(ValueError, match=r"must be \(B, T, 6\)"):
+            block.attention(asked, held)
     for other in (value[:, :4], value[:1], value[0]):
         with pytest.raises(ValueError, match="with the length of key"):
             block(query, key, other)
     for asked, held in ((query[:1], key), (query, key[:1]), (query[0], key), (query, key[0])):
-        with pytest.raises(ValueError, match=r"must be \(B, T, d_q\)"):
+        with pytest.raises(ValueError, match=r"must be \(B, T, 6\)"):
             block.attention(asked, held)
 
 
