@@ -63,7 +63,7 @@ _WORDS = {
     ),
     "how": ("How it is proved", "如何证明"),
     # evidence
-    "held against": ("What each module was held against:", "各模块所对照的依据："),
+    "marks": ("Marks of evidence:", "依据的标记："),
     "meaning": ("What was done", "做了什么"),
     "modules": ("Modules", "模块"),
     "number of": ("{count}: {names}", "{count}：{names}"),

@@ -37,7 +37,7 @@ def reconstructed(mechanism: Mechanism, language: str) -> str:
 def legend(language: str) -> str:
     """Return what the marks stand for."""
     every = _list((_badge(value, language) for value in Evidence), "badges")
-    return element("p", f"{link(SECTION, word('held against', language))} {every}", class_="atlas-note")
+    return element("p", f"{link(SECTION, word('marks', language))} {every}", class_="atlas-note")
 
 
 def meanings(language: str) -> str:

@@ -27,6 +27,8 @@ def _blocks(element: etree.Element, link: Link) -> Iterator[str]:
         case "dl":
             pairs = zip(element.findall("dt"), element.findall("dd"), strict=True)
             yield "\n".join(f"- **{_text(name, link)}:** {_text(value, link)}" for name, value in pairs)
+        case "form":  # nothing to set on paper
+            return
         case "pre":
             yield f"```bibtex\n{''.join(element.itertext())}\n```"
         case "div" if element.get("class") == "arithmatex":
@@ -77,8 +79,9 @@ def _text(element: etree.Element, link: Link) -> str:
             return ""
         case "span" if label := element.get("aria-label"):
             return label
-        case "span" if element.get("class") in ("atlas-badges", "atlas-marks"):
-            return ", ".join(_text(child, link).strip() for child in element) or inside
+        case "span" if (kind := element.get("class")) in ("atlas-badges", "atlas-marks"):
+            values = ", ".join(_text(child, link).strip() for child in element)
+            return f"({values})" if values and kind == "atlas-marks" else values or inside
         case "span" if element.get("class") == "citation":
             return "".join(element.itertext())
         case "span" if element.get("class") == "arithmatex":

@@ -236,9 +236,7 @@ def test_matrix(site: SmallAtlas) -> None:
     assert cells["channel"] == ["SENet ¶ </>", "Toy ≈ △ reconstruction", "–"]
     marks = matrix.select_one("li .atlas-marks").select("[role=img]")
     assert [mark["aria-label"] for mark in marks] == ["paper", "released code"]
-    legend = (
-        "What each module was held against: ¶ paper </> released code ≈ secondary accounts △ reconstruction"
-    )
+    legend = "Marks of evidence: ¶ paper </> released code ≈ secondary accounts △ reconstruction"
     assert matrix.select("p")[-1].get_text() == legend
     assert len(cells) == 7
     assert {cell["aria-label"] for cell in matrix.select("td.atlas-empty")} == {"no mechanism"}
@@ -290,9 +288,10 @@ def test_a_link_to_a_reconstruction_says_so(site: SmallAtlas) -> None:
 def test_plain_copies_name_the_evidence(site: SmallAtlas) -> None:
     text = (site.root / "site/deep/all.md").read_text(encoding="utf-8")
     assert "- **Evidence:** [paper, released code](../how-it-is-proved.md)\n" in text
-    assert "| [SENet](../attention-domain/channel/senet.md) paper, released code | soft |" in text
+    assert "| [SENet](../attention-domain/channel/senet.md) (paper, released code) | soft |" in text
+    assert "Filter by name" not in text
     home = (site.root / "site/index.md").read_text(encoding="utf-8")
-    assert "[Toy](weight-assignment/hard/toy.md) secondary accounts, reconstruction |" in home
+    assert "[Toy](weight-assignment/hard/toy.md) (secondary accounts, reconstruction) |" in home
 
 
 def test_bibliography(site: SmallAtlas) -> None:
@@ -333,7 +332,7 @@ def test_a_mistake_stops_the_build_in_words(
 def test_labels_differ_between_the_languages() -> None:
     for key, (en, zh) in labels._WORDS.items():
         assert en != zh, key
-        assert re.search("[\u4e00-\u9fff]", zh) or "{" in zh, key
+        assert re.search("[\u3000-\u9fff\uff00-\uffef]", zh) or "{" in zh, key
         assert set(re.findall(r"{\w+}", en)) == set(re.findall(r"{\w+}", zh)), key
     for value in Evidence:
         _, *pairs = labels._EVIDENCE[value]
