@@ -55,7 +55,7 @@ def transformer_decoder() -> Pair:
     ours = DecoderLayer(WIDTH, HEADS, 4 * WIDTH, dropout=0.0)
     theirs = nn.TransformerDecoderLayer(WIDTH, HEADS, 4 * WIDTH, dropout=0.0, batch_first=True)
     theirs.load_state_dict(named(ours))
-    hidden = ~causal_mask(TOKENS)
+    hidden = ~causal_mask(TOKENS)[0, 0]
 
     def run(x: Tensor, memory: Tensor) -> Tensor:
         y: Tensor = theirs(x, memory, tgt_mask=hidden, tgt_is_causal=True)

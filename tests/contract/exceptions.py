@@ -13,12 +13,19 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
     },
     "test_compiles_without_a_graph_break": {
         "blstm_attention": "the compiler refuses every nn.LSTM unless torch._dynamo.config.allow_rnn is set",
+        "blstm_attention:without_mask": "the compiler refuses every nn.LSTM, see blstm_attention",
+        "blstm_attention:padded_left": "the compiler refuses every nn.LSTM, see blstm_attention",
     },
     "test_every_parameter_receives_a_gradient": {
+        "additive:projected": "project() has applied U_a before; forward is given the result",
+        "key_value:masked_query": "a query is given, so the learned one, the only parameter, is not used",
         "multi_granularity": "argmax chooses a region: the logits of a grain train that, not forward",
         "em_attention": "the first convolution feeds steps that are not differentiated; it is frozen",
         "stochastic": "a draw has no derivative: REINFORCE trains the policy, not the output of forward",
         "ram": "a location has no derivative: REINFORCE trains where to look, not the output of forward",
+    },
+    "test_the_hook_of_every_layer_fires": {
+        "additive:projected": "project() has applied U_a before; forward is given the result",
     },
     "test_gradcheck": {
         "em_attention": "the steps of expectation-maximisation are constants in the backward pass",

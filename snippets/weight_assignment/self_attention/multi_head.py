@@ -3,11 +3,13 @@
 Paper: Ashish Vaswani, Noam Shazeer, Niki Parmar, Jakob Uszkoreit, Llion Jones, Aidan N. Gomez,
 Lukasz Kaiser, Illia Polosukhin, "Attention Is All You Need", NeurIPS 2017, arXiv 1706.03762 (section 3.2).
 Differs: the four projections have biases (as in `torch.nn.MultiheadAttention`; `bias=False` is the paper's
-equation), and `dropout` acts on the weights, which the paper does not mention. Unlike torch's module: batch
-first, a True in a mask allows, and weights come per head, not averaged.
+equation), and `dropout` acts on the weights, which the paper does not mention. Start values are those of
+`nn.Linear`. Unlike torch's module: batch first, a True in a mask allows, and weights come per head, not
+averaged.
 """
 
 import math
+import operator
 
 import torch
 import torch.nn.functional as F
@@ -29,8 +31,9 @@ class MultiHeadAttention(nn.Module):
     Shape:
         - query: (B, T, E)
         - key, value: (B, S, E); `key` defaults to the query, `value` to the key
-        - mask: bool, True = may be attended; two dimensions (T, S) or four, broadcast to (B, heads, T, S).
-          Padding (B, S), True at real tokens, is passed as `padding[:, None, None, :]`
+        - mask: bool, True = may be attended; four dimensions that broadcast to (B, heads, T, S). A pattern
+          (T, S) is passed as `pattern[None, None]`, padding (B, S), True at real tokens, as
+          `padding[:, None, None]`
         - attention(...): (B, heads, T, S); the weights of a query sum to one
         - forward(...): (B, T, E)
 
@@ -38,9 +41,12 @@ class MultiHeadAttention(nn.Module):
     flag of that name aligns the beginnings, which is wrong for decoding with cached keys).
     A query that may attend to nothing gets zeros from its heads, hence the bias of `out_proj`.
 
+    Second derivatives and forward mode need torch's math kernel:
+    `with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):`.
+
     Raises:
         ValueError: a size is below 1, `num_heads` does not divide `embed_dim`, `dropout` is not in [0, 1),
-            or `mask` does not fit.
+            or the shapes of `query`, `key`, `value` and `mask` do not fit.
         TypeError: `mask` is not bool.
 
     Order means nothing to it: permuted tokens give permuted outputs.
@@ -69,7 +75,7 @@ class MultiHeadAttention(nn.Module):
             raise ValueError(f"embed_dim {embed_dim} is not divisible by num_heads {num_heads}")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout {dropout} is not in [0, 1)")
-        self.num_heads = num_heads
+        self.num_heads = operator.index(num_heads)
         self.dropout = dropout
         self.q_proj = nn.Linear(embed_dim, embed_dim, bias=bias)
         self.k_proj = nn.Linear(embed_dim, embed_dim, bias=bias)
@@ -85,9 +91,11 @@ class MultiHeadAttention(nn.Module):
         is_causal: bool = False,
     ) -> Tensor:
         """Return g(x), the weights of each head before dropout: (B, heads, T, S). `value` is not used."""
+        key = query if key is None else key
+        _check(query, key)
         q = self._split(self.q_proj(query))  # (B, heads, T, d)
-        k = self._split(self.k_proj(query if key is None else key))  # (B, heads, S, d)
-        scores = q @ k.mT / math.sqrt(q.shape[-1])  # (B, heads, T, S)
+        k = self._split(self.k_proj(key))  # (B, heads, S, d)
+        scores = (q / math.sqrt(q.shape[-1])) @ k.mT  # (B, heads, T, S)
         allowed = _allowed(q, k, mask, is_causal)
         if allowed is None:
             return scores.softmax(dim=-1)
@@ -105,6 +113,11 @@ class MultiHeadAttention(nn.Module):
         """Return f(g(x), x) by the fused kernel, which never stores the weights: (B, T, E)."""
         key = query if key is None else key
         value = key if value is None else value
+        _check(query, key)
+        if value.shape[:-1] != key.shape[:-1]:
+            raise ValueError(
+                f"value {tuple(value.shape)} must be (B, S, E) with the length of key {tuple(key.shape)}"
+            )
         q = self._split(self.q_proj(query))  # (B, heads, T, d)
         k = self._split(self.k_proj(key))  # (B, heads, S, d)
         v = self._split(self.v_proj(value))  # (B, heads, S, d)
@@ -121,6 +134,15 @@ class MultiHeadAttention(nn.Module):
         return x.reshape(B, N, self.num_heads, E // self.num_heads).transpose(1, 2)  # (B, heads, N, d)
 
 
+def _check(query: Tensor, key: Tensor) -> None:
+    """Refuse what would broadcast."""
+    if query.dim() != 3 or key.dim() != 3 or query.shape[0] != key.shape[0]:
+        raise ValueError(
+            f"query {tuple(query.shape)} and key {tuple(key.shape)} must be (B, T, E) and (B, S, E) with the "
+            "same B"
+        )
+
+
 def _allowed(q: Tensor, k: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor | None:
     """Check the mask and join it with the causal one; None if everything may be attended."""
     shape = (*q.shape[:3], k.shape[2])  # (B, heads, T, S)
@@ -128,10 +150,10 @@ def _allowed(q: Tensor, k: Tensor, mask: Tensor | None, is_causal: bool) -> Tens
         if mask.dtype != torch.bool:
             raise TypeError(f"mask must be bool, True = may be attended, not {mask.dtype}")
         fits = all(n in (1, full) for n, full in zip(mask.shape[::-1], shape[::-1], strict=False))
-        if mask.dim() not in (2, 4) or not fits:
+        if mask.dim() != 4 or not fits:
             raise ValueError(
-                f"mask {tuple(mask.shape)} must have two dimensions (T, S) or four that broadcast to "
-                f"(B, heads, T, S) = {shape}; padding (B, S) is passed as padding[:, None, None, :]"
+                f"mask {tuple(mask.shape)} must have four dimensions that broadcast to (B, heads, T, S) = "
+                f"{shape}; (T, S) is passed as mask[None, None], padding (B, S) as padding[:, None, None]"
             )
     if not is_causal:
         return mask
@@ -144,6 +166,19 @@ def example(B: int = 2, T: int = 10, E: int = 64, heads: int = 4) -> tuple[Multi
     """Return a seeded layer and its input: B sequences of T tokens with E features."""
     torch.manual_seed(0)
     return MultiHeadAttention(E, heads).eval(), (torch.randn(B, T, E),)
+
+
+def variants(**sizes: int) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
+    """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
+    layer, (x,) = example(**sizes)
+    (B, T, E), heads = x.shape, layer.num_heads
+    key, value, mask = torch.randn(B, 7, E), torch.randn(B, 7, E), torch.rand(B, 1, T, 7) > 0.3
+    return {
+        "cross": (layer, (x, key)),
+        "masked_values": (layer, (x, key, value, mask)),
+        "without_bias": (MultiHeadAttention(E, heads, bias=False).eval(), (x,)),
+        "dropout": (MultiHeadAttention(E, heads, dropout=0.1).eval(), (x,)),
+    }
 
 
 if __name__ == "__main__":

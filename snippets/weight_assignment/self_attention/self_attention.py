@@ -6,7 +6,7 @@ Lukasz Kaiser, Illia Polosukhin, "Attention Is All You Need", NeurIPS 2017, arXi
 Earlier, as intra-attention in a recurrent network: Jianpeng Cheng, Li Dong, Mirella Lapata, "Long Short-Term
 Memory-Networks for Machine Reading", EMNLP 2016, arXiv 1601.06733.
 Differs: one head only, hence no output matrix; positions are a function of their own, to be added to the
-input by whoever wants them, because attention works without.
+input by whoever wants them, because attention works without. Start values are those of `nn.Linear`.
 """
 
 import math
@@ -27,15 +27,18 @@ class SelfAttention(nn.Module):
 
     Shape:
         - x: (B, T, E)
-        - mask: bool, True = may be attended; two dimensions (T, T) or three, broadcast to (B, T, T).
-          Padding (B, T), True at real tokens, is passed as `padding[:, None]`
+        - mask: bool, True = may be attended; three dimensions that broadcast to (B, T, T). A pattern (T, T)
+          is passed as `pattern[None]`, padding (B, T), True at real tokens, as `padding[:, None]`
         - attention(x): (B, T, T), queries by keys; the weights of a query sum to one
         - forward(x): (B, T, d)
 
     A query that may attend to nothing gets zeros.
 
+    Second derivatives and forward mode need torch's math kernel:
+    `with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):`.
+
     Raises:
-        ValueError: a width is below 1, or `mask` does not fit.
+        ValueError: a width is below 1, `x` is not (B, T, E), or `mask` does not fit.
         TypeError: `mask` is not bool.
 
     Order means nothing to it: permuted tokens give permuted outputs.
@@ -71,7 +74,7 @@ class SelfAttention(nn.Module):
         """Return g(x), the weights: (B, T, E) -> (B, T, T)."""
         _check(mask, x)
         q, k = self.q_proj(x), self.k_proj(x)  # (B, T, d)
-        scores: Tensor = q @ k.mT / math.sqrt(q.shape[-1])  # (B, T, T)
+        scores: Tensor = (q / math.sqrt(q.shape[-1])) @ k.mT  # (B, T, T)
         if mask is None:
             return scores.softmax(dim=-1)
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
@@ -81,7 +84,7 @@ class SelfAttention(nn.Module):
         """Return f(g(x), x) by the fused kernel, which never stores the weights: (B, T, E) -> (B, T, d)."""
         _check(mask, x)
         q, k, v = (project(x)[:, None] for project in (self.q_proj, self.k_proj, self.v_proj))  # (B, 1, T, d)
-        allowed = mask if mask is None or mask.dim() == 2 else mask[:, None]  # (B, 1, T, T)
+        allowed = None if mask is None else mask[:, None]  # (B, 1, T, T)
         return F.scaled_dot_product_attention(q, k, v, allowed).squeeze(1)  # (B, T, d)
 
 
@@ -110,17 +113,19 @@ def sinusoidal_positions(length: int, width: int) -> Tensor:
 
 
 def _check(mask: Tensor | None, x: Tensor) -> None:
-    """Refuse a mask that is not bool or does not broadcast to (B, T, T)."""
+    """Refuse tokens that are not (B, T, E), and a mask that is not bool or does not fit them."""
+    if x.dim() != 3:
+        raise ValueError(f"x {tuple(x.shape)} must be (B, T, E)")
     if mask is None:
         return
     if mask.dtype != torch.bool:
         raise TypeError(f"mask must be bool, True = may be attended, not {mask.dtype}")
     shape = (x.shape[0], x.shape[1], x.shape[1])
     fits = all(n in (1, full) for n, full in zip(mask.shape[::-1], shape[::-1], strict=False))
-    if mask.dim() not in (2, 3) or not fits:
+    if mask.dim() != 3 or not fits:
         raise ValueError(
-            f"mask {tuple(mask.shape)} must have two dimensions (T, T) or three that broadcast to "
-            f"(B, T, T) = {shape}; padding (B, T) is passed as padding[:, None]"
+            f"mask {tuple(mask.shape)} must have three dimensions that broadcast to (B, T, T) = {shape}; "
+            "(T, T) is passed as mask[None], padding (B, T) as padding[:, None]"
         )
 
 
@@ -128,6 +133,14 @@ def example(B: int = 2, T: int = 8, E: int = 24, d: int = 16) -> tuple[SelfAtten
     """Return a seeded layer and its input: B sequences of T tokens with E features."""
     torch.manual_seed(0)
     return SelfAttention(E, d).eval(), (torch.randn(B, T, E),)
+
+
+def variants(**sizes: int) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
+    """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
+    layer, (x,) = example(**sizes)
+    B, T, E = x.shape
+    causal = torch.ones(T, T, dtype=torch.bool).tril().expand(B, T, T)
+    return {"causal": (layer, (x, causal)), "full_width": (SelfAttention(E).eval(), (x,))}
 
 
 if __name__ == "__main__":

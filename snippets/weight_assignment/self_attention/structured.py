@@ -1,10 +1,12 @@
 """Structured self-attentive embedding: r learned queries read a sentence, and a penalty keeps them apart.
 
 Paper: Zhouhan Lin, Minwei Feng, Cicero Nogueira dos Santos, Mo Yu, Bing Xiang, Bowen Zhou, Yoshua Bengio,
-"A Structured Self-attentive Sentence Embedding", ICLR 2017, arXiv 1703.03130.
+"A Structured Self-attentive Sentence Embedding", ICLR 2017, arXiv 1703.03130 (section 2).
+Code: hantek/SelfAttentiveSentEmbed d3f8b79, util_layers.py and semlp_rate_l2_dpout.py.
 Differs: this is the attention and its penalty; the bidirectional LSTM before them and the classifier behind
 them are left to the reader. `bias=True` adds the biases of the released code. The penalty is the paper's, a
-number per sentence; the released code takes a mean over pairs of tokens instead.
+number per sentence; the released code takes a mean over pairs of tokens instead. Start values are those of
+`nn.Linear`; the released code has Glorot's, and biases of zero.
 """
 
 import torch
@@ -30,8 +32,8 @@ class StructuredSelfAttention(nn.Module):
         - forward(x, mask): (B, r, D); zeros for a sentence without real tokens
 
     Raises:
-        ValueError: a size is below 1, or the shape of the mask is not (B, T).
-        TypeError: the mask is not bool.
+        ValueError: a size is below 1, `x` is not (B, T, D), or `mask` is not (B, T).
+        TypeError: `mask` is not bool.
 
     At the sizes of the released code attention has few parameters, whatever the length:
 
@@ -45,9 +47,10 @@ class StructuredSelfAttention(nn.Module):
     >>> (weights > 0).sum(dim=2).tolist(), torch.allclose(weights.sum(dim=2), torch.ones(2, 4))
     ([[9, 9, 9, 9], [8, 8, 8, 8]], True)
 
-    Padding changes nothing:
+    Padding changes nothing, not even if it is infinite:
 
-    >>> torch.allclose(block(x, mask)[1], block(x[1:, :8])[0], atol=1e-6)
+    >>> padded = x.masked_fill(~mask[..., None], torch.inf)
+    >>> torch.allclose(block(padded, mask)[1], block(x[1:, :8])[0], atol=1e-6)
     True
     """
 
@@ -62,20 +65,29 @@ class StructuredSelfAttention(nn.Module):
 
     def attention(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return g(x) = A, one row per hop: (B, T, D) -> (B, r, T)."""
-        scores: Tensor = self.W_s2(self.W_s1(x).tanh()).mT  # (B, r, T)
+        scores: Tensor = self.W_s2(self.W_s1(_real(x, mask)).tanh()).mT  # (B, r, T)
         if mask is None:
             return scores.softmax(dim=2)
-        if mask.dtype != torch.bool:
-            raise TypeError(f"mask is {mask.dtype}, not bool: True = real token, may be attended")
-        if mask.shape != x.shape[:2]:
-            raise ValueError(f"mask of shape {tuple(mask.shape)} is not (B, T) = {tuple(x.shape[:2])}")
         real = mask[:, None]  # (B, 1, T)
         scores = scores.masked_fill(~real, torch.finfo(scores.dtype).min)
         return scores.softmax(dim=2) * real  # the product empties sentences without real tokens
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return f(g(x), x) = A H, one vector per hop: (B, T, D) -> (B, r, D)."""
-        return self.attention(x, mask) @ x
+        return self.attention(x, mask) @ _real(x, mask)
+
+
+def _real(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the states with zeros for padding, where even NaN may have stood: (B, T, D) -> (B, T, D)."""
+    if x.dim() != 3:
+        raise ValueError(f"x {tuple(x.shape)} must be (B, T, D)")
+    if mask is None:
+        return x
+    if mask.dtype != torch.bool:
+        raise TypeError(f"mask must be bool, True = may be attended, not {mask.dtype}")
+    if mask.shape != x.shape[:2]:
+        raise ValueError(f"mask {tuple(mask.shape)} must be (B, T) = {tuple(x.shape[:2])}")
+    return x.masked_fill(~mask[..., None], 0.0)
 
 
 def penalty(weights: Tensor) -> Tensor:
@@ -104,6 +116,16 @@ def example(
     lengths = (T - torch.arange(B)).clamp(min=1)
     mask = torch.arange(T) < lengths[:, None]
     return StructuredSelfAttention(D, d_a, hops).eval(), (torch.randn(B, T, D), mask)
+
+
+def variants(**sizes: int) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
+    """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
+    block, (x, mask) = example(**sizes)
+    d_a, hops = block.W_s1.out_features, block.W_s2.out_features
+    return {
+        "without_mask": (block, (x,)),
+        "bias": (StructuredSelfAttention(x.shape[2], d_a, hops, bias=True).eval(), (x, mask)),
+    }
 
 
 if __name__ == "__main__":

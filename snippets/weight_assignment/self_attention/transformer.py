@@ -7,10 +7,12 @@ Lan, Liwei Wang, Tie-Yan Liu, "On Layer Normalization in the Transformer Archite
 arXiv 2002.04745.
 Differs: inputs and outputs are vectors, so embeddings (times sqrt(E)) and the output softmax are left to the
 caller; the attention projections have biases, as in torch; with `norm_first=True`, which is not in the first
-paper, each stack ends in a norm.
+paper, each stack ends in a norm. Start values are those of `nn.Linear` and `nn.LayerNorm`, drawn anew for
+each layer.
 """
 
 import math
+import operator
 from collections.abc import Callable
 
 import torch
@@ -35,28 +37,45 @@ def sinusoidal_positions(length: int, width: int) -> Tensor:
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)  # (length, width)
 
 
-def causal_mask(length: int) -> Tensor:
-    """Return the mask that hides later tokens: (length, length), True = may be attended.
+def causal_mask(length: int, device: torch.device | str | None = None) -> Tensor:
+    """Return the mask that hides later tokens: (1, 1, length, length), True = may be attended.
 
-    >>> causal_mask(3).int().tolist()
+    >>> causal_mask(3)[0, 0].int().tolist()
     [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
     """
-    return torch.ones(length, length, dtype=torch.bool).tril()
+    return torch.ones(1, 1, length, length, dtype=torch.bool, device=device).tril()
 
 
 class Attention(nn.Module):
-    """Multi-head attention of `x` (B, T, E) to `memory` (B, S, E); section 3.2.
+    """Multi-head attention of `x` to `memory` (section 3.2).
 
     g = softmax(Q K^T / sqrt(d)) per head of width d = E / heads; f = concat(g V) W_O.
-    `mask`: bool, True = may be attended, (T, S) or four dimensions that broadcast to (B, heads, T, S).
-    A query that may attend to nothing reads zeros.
+
+    Args:
+        embed_dim: width E of all tokens.
+        num_heads: number of heads; divides E.
+
+    Shape:
+        - x: (B, T, E), the tokens that ask
+        - memory: (B, S, E), the tokens that are read
+        - mask: bool, True = may be attended; four dimensions that broadcast to (B, heads, T, S)
+        - attention(x, memory): (B, heads, T, S); zeros for a token that may attend to nothing
+        - forward(x, memory): (B, T, E)
+
+    Second derivatives and forward mode need torch's math kernel:
+    `with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):`.
+
+    Raises:
+        ValueError: E is not a positive multiple of `num_heads`, or the shapes of `x`, `memory` and `mask`
+            do not fit.
+        TypeError: `mask` is not bool.
     """
 
     def __init__(self, embed_dim: int, num_heads: int) -> None:
         super().__init__()
         if embed_dim < 1 or num_heads < 1 or embed_dim % num_heads:
             raise ValueError(f"embed_dim {embed_dim} is not a positive multiple of num_heads {num_heads}")
-        self.num_heads = num_heads
+        self.num_heads = operator.index(num_heads)
         self.q_proj = nn.Linear(embed_dim, embed_dim)
         self.k_proj = nn.Linear(embed_dim, embed_dim)
         self.v_proj = nn.Linear(embed_dim, embed_dim)
@@ -64,23 +83,32 @@ class Attention(nn.Module):
 
     def attention(self, x: Tensor, memory: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return g, the weights of each head: (B, heads, T, S)."""
-        q, k = self._split(self.q_proj(x)), self._split(self.k_proj(memory))  # (B, heads, T or S, d)
-        scores = q @ k.mT / math.sqrt(q.shape[-1])  # (B, heads, T, S)
+        q, k = self._queries_and_keys(x, memory, mask)
+        scores: Tensor = (q / math.sqrt(q.shape[-1])) @ k.mT  # (B, heads, T, S)
         if mask is None:
             return scores.softmax(dim=-1)
-        _check(mask, scores.shape)
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
         return scores.softmax(dim=-1).masked_fill(~mask, 0.0)  # the last step empties rows without a key
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return f(g, memory) by the fused kernel, which never stores the weights: (B, T, E)."""
-        q, k = self._split(self.q_proj(x)), self._split(self.k_proj(memory))  # (B, heads, T or S, d)
+        q, k = self._queries_and_keys(x, memory, mask)
         v = self._split(self.v_proj(memory))  # (B, heads, S, d)
-        if mask is not None:
-            _check(mask, (*q.shape[:3], k.shape[2]))
         heads = F.scaled_dot_product_attention(q, k, v, mask)  # (B, heads, T, d)
         output: Tensor = self.out_proj(heads.transpose(1, 2).flatten(2))  # (B, T, E)
         return output
+
+    def _queries_and_keys(self, x: Tensor, memory: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Check the shapes and project: (B, heads, T, d) and (B, heads, S, d)."""
+        if x.dim() != 3 or memory.dim() != 3 or x.shape[0] != memory.shape[0]:
+            raise ValueError(
+                f"x {tuple(x.shape)} and memory {tuple(memory.shape)} must be (B, T, E) and (B, S, E) "
+                "with the same B"
+            )
+        q, k = self._split(self.q_proj(x)), self._split(self.k_proj(memory))
+        if mask is not None:
+            _check(mask, (*q.shape[:3], k.shape[2]))
+        return q, k
 
     def _split(self, x: Tensor) -> Tensor:
         B, N, E = x.shape
@@ -95,6 +123,8 @@ class AddNorm(nn.Module):
 
     def __init__(self, embed_dim: int, dropout: float, norm_first: bool) -> None:
         super().__init__()
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout {dropout} is not in [0, 1)")
         self.norm = nn.LayerNorm(embed_dim)
         self.dropout = nn.Dropout(dropout)
         self.norm_first = norm_first
@@ -113,6 +143,26 @@ class EncoderLayer(nn.Module):
     """Self-attention, then a feed-forward network at each position; with a causal mask, a GPT layer.
 
     Order means nothing to it without that mask: permuted tokens give permuted outputs.
+
+    Args:
+        embed_dim: width E of the tokens.
+        num_heads: number of heads; divides E.
+        ff_dim: hidden width of the feed-forward network.
+        dropout: probability with which a feature of a sublayer's output is dropped, in training only.
+        norm_first: pre-norm instead of the paper's post-norm.
+
+    Shape:
+        - x: (B, T, E)
+        - mask: bool, True = may be attended; four dimensions that broadcast to (B, heads, T, T)
+        - attention(x): (B, heads, T, T), the weights of the self-attention
+        - forward(x): (B, T, E)
+
+    Second derivatives and forward mode need the kernel that `Attention` names, by `sdpa_kernel`.
+
+    Raises:
+        ValueError: E is not a positive multiple of `num_heads`, `ff_dim` is below 1, `dropout` is not in
+            [0, 1), or `mask` does not fit `x`.
+        TypeError: `mask` is not bool.
     """
 
     def __init__(
@@ -136,7 +186,23 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Causal self-attention, attention to the encoder's output `memory`, feed-forward network."""
+    """Causal self-attention, attention to the encoder's output `memory`, feed-forward network.
+
+    Args:
+        embed_dim, num_heads, ff_dim, dropout, norm_first: as in `EncoderLayer`.
+
+    Shape:
+        - x: (B, T, E); token t is changed by tokens 0 to t and by the memory
+        - memory: (B, S, E)
+        - memory_mask: bool, True = may be attended; four dimensions that broadcast to (B, heads, T, S)
+        - attention(x, memory): (B, heads, T, S), the weights of the cross-attention
+        - forward(x, memory): (B, T, E)
+
+    Second derivatives and forward mode need the kernel that `Attention` names, by `sdpa_kernel`.
+
+    Raises:
+        ValueError, TypeError: as in `EncoderLayer`.
+    """
 
     def __init__(
         self, embed_dim: int, num_heads: int, ff_dim: int, dropout: float = 0.1, norm_first: bool = False
@@ -160,7 +226,7 @@ class DecoderLayer(nn.Module):
         return output
 
     def _read_target(self, x: Tensor) -> Tensor:
-        mask = causal_mask(x.shape[1]).to(x.device)
+        mask = causal_mask(x.shape[1], x.device)
         read: Tensor = self.add1(x, lambda y: self.self_attention(y, y, mask))
         return read
 
@@ -185,9 +251,12 @@ class Transformer(nn.Module):
         - attention(source, target): (B, layers, heads, T, S), the cross-attention
         - forward(source, target): (B, T, E); output t has seen the whole source and target 0 to t
 
+    Second derivatives and forward mode need the kernel that `Attention` names, by `sdpa_kernel`.
+
     Raises:
-        ValueError: a size is below 1, E is odd or not divisible by `num_heads`, or the mask does not fit.
-        TypeError: the mask is not bool.
+        ValueError: a size is below 1, E is odd or not divisible by `num_heads`, `dropout` is not in [0, 1),
+            or the shapes of `source`, `target` and `source_mask` do not fit.
+        TypeError: `source_mask` is not bool.
 
     What comes later changes nothing before it, so all outputs can be trained at once:
 
@@ -262,6 +331,8 @@ class Transformer(nn.Module):
         return self.decode(target, self.encode(source, source_mask), source_mask)
 
     def _start(self, x: Tensor) -> Tensor:
+        if x.dim() != 3:
+            raise ValueError(f"tokens {tuple(x.shape)} must be (B, length, E)")
         positions = sinusoidal_positions(x.shape[1], x.shape[2]).to(x.device, x.dtype)
         started: Tensor = self.dropout(x + positions)
         return started
@@ -278,7 +349,7 @@ def _padding(mask: Tensor | None, x: Tensor) -> Tensor | None:
     if mask is None:
         return None
     if mask.shape != x.shape[:2]:
-        raise ValueError(f"mask {tuple(mask.shape)} must be (batch, length) = {tuple(x.shape[:2])}")
+        raise ValueError(f"mask {tuple(mask.shape)} must be (B, S) = {tuple(x.shape[:2])}")
     return mask[:, None, None, :]
 
 
@@ -287,10 +358,10 @@ def _check(mask: Tensor, shape: tuple[int, ...]) -> None:
     if mask.dtype != torch.bool:
         raise TypeError(f"mask must be bool, True = may be attended, not {mask.dtype}")
     fits = all(n in (1, full) for n, full in zip(mask.shape[::-1], shape[::-1], strict=False))
-    if mask.dim() not in (2, 4) or not fits:
+    if mask.dim() != 4 or not fits:
         raise ValueError(
-            f"mask {tuple(mask.shape)} must have two dimensions (T, S) or four that broadcast to "
-            f"(B, heads, T, S) = {tuple(shape)}"
+            f"mask {tuple(mask.shape)} must have four dimensions that broadcast to (B, heads, T, S) = "
+            f"{shape}; (T, S) is passed as mask[None, None], padding (B, S) as padding[:, None, None]"
         )
 
 
@@ -301,6 +372,24 @@ def example(
     torch.manual_seed(0)
     model = Transformer(E, heads, num_layers=layers).eval()
     return model, (torch.randn(B, S, E), torch.randn(B, T, E))
+
+
+def variants(**sizes: int) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
+    """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
+    model, (source, target) = example(**sizes)
+    B, layers, heads, T, S = model.attention(source, target).shape
+    real = torch.arange(S).expand(B, S) % 4 < 3
+    encoder_layer, decoder_layer = model.encoder[0], model.decoder[0]
+    return {
+        "pre_norm": (
+            Transformer(source.shape[2], heads, num_layers=layers, norm_first=True).eval(),
+            (source, target),
+        ),
+        "source_mask": (model, (source, target, real)),
+        "causal_encoder_layer": (encoder_layer, (target, causal_mask(T).expand(B, 1, T, T))),
+        "decoder_layer": (decoder_layer, (target, source, real[:, None, None])),
+        "attention": (decoder_layer.get_submodule("cross_attention"), (target, source, real[:, None, None])),
+    }
 
 
 if __name__ == "__main__":

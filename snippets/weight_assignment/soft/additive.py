@@ -1,9 +1,10 @@
 """Additive attention: a small network compares the decoder's last state with every encoder state.
 
 Paper: Dzmitry Bahdanau, Kyunghyun Cho, Yoshua Bengio, "Neural Machine Translation by Jointly Learning to
-Align and Translate", ICLR 2015, arXiv 1409.0473.
-Differs: only the alignment is here, without encoder and decoder; no layer has a bias; a mask leaves padding
-out.
+Align and Translate", ICLR 2015, arXiv 1409.0473 (sections 3.1 and A.1.2).
+Code: lisa-groundhog/GroundHog 4d2433b, experiments/nmt/encdec.py (RecurrentLayerWithSearch).
+Differs: only the alignment is here, without encoder and decoder; the widths are free; a mask leaves padding
+out. Start values are those of `nn.Linear`; in the paper W_a and U_a start with deviation 0.001, v_a at zero.
 """
 
 import torch
@@ -32,7 +33,8 @@ class AdditiveAttention(nn.Module):
     A sentence without any real token gets weights and a context of zero.
 
     Raises:
-        ValueError: a width is below 1, or `mask` is not (B, S).
+        ValueError: a width is below 1, `state` and `source` differ in their batch, or `projected` or `mask`
+            does not fit.
         TypeError: `mask` is not bool.
 
     Without an opinion (v_a = 0) the context is the mean over the real tokens, of which the last sentence of
@@ -75,8 +77,18 @@ class AdditiveAttention(nn.Module):
         self, state: Tensor, source: Tensor, mask: Tensor | None = None, projected: Tensor | None = None
     ) -> Tensor:
         """Return g(x), how much of each annotation is read in this step: (B, S)."""
+        key_dim = self.U_a.in_features
+        if source.dim() != 3 or source.shape[2] != key_dim or state.shape[:-1] != source.shape[:1]:
+            raise ValueError(
+                f"state {tuple(state.shape)} and source {tuple(source.shape)} must be (B, d_s) and "
+                f"(B, S, {key_dim}) with the same B"
+            )
+        asked = self.W_a(state)[:, None]  # (B, 1, d_a)
         projected = self.project(source) if projected is None else projected  # (B, S, d_a)
-        hidden = torch.tanh(self.W_a(state)[:, None] + projected)  # (B, S, d_a)
+        shape = (*source.shape[:2], asked.shape[2])
+        if projected.shape != shape:
+            raise ValueError(f"projected {tuple(projected.shape)} must be (B, S, d_a) = {shape}")
+        hidden = torch.tanh(asked + projected)  # (B, S, d_a)
         scores: Tensor = self.v_a(hidden).squeeze(-1)  # (B, S)
         if mask is None:
             return scores.softmax(dim=1)
@@ -104,6 +116,16 @@ def example(
     mask = torch.ones(B, S, dtype=torch.bool)
     mask[-1, S - S // 3 :] = False
     return AdditiveAttention(d_s, d_h, d_a).eval(), (state, source, mask)
+
+
+def variants(**sizes: int) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
+    """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
+    layer, (state, source, mask) = example(**sizes)
+    projected = layer.project(source).detach()
+    return {
+        "without_mask": (layer, (state, source)),
+        "projected": (layer, (state, source, mask, projected)),
+    }
 
 
 if __name__ == "__main__":

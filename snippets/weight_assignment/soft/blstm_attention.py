@@ -3,8 +3,8 @@
 Paper: Peng Zhou, Wei Shi, Jun Tian, Zhenyu Qi, Bingchen Li, Hongwei Hao, Bo Xu, "Attention-Based
 Bidirectional Long Short-Term Memory Networks for Relation Classification", ACL 2016, P16-2034.
 Differs: this is the BLSTM layer and the attention layer; word embeddings, dropout and the classifier are
-left to the reader. The LSTM cell is that of torch: no peephole connections, two biases per gate. A mask
-keeps padding out of both directions.
+left to the reader. The LSTM cell is that of torch, with its start values: no peephole connections, two
+biases per gate. A mask keeps padding out of both directions.
 """
 
 import torch
@@ -32,8 +32,8 @@ class BLSTMAttention(nn.Module):
         - forward(x, mask): (B, d), each value in (-1, 1); zeros for a sequence without real tokens
 
     Raises:
-        ValueError: `embed_dim` or `hidden_dim` is below 1, or the shape of the mask is not (B, T).
-        TypeError: the mask is not bool.
+        ValueError: `embed_dim` or `hidden_dim` is below 1, `x` is not (B, T, E), or `mask` is not (B, T).
+        TypeError: `mask` is not bool.
 
     One distribution over time for each sequence, whatever its length:
 
@@ -94,18 +94,20 @@ class BLSTMAttention(nn.Module):
 def _run(lstm: nn.LSTM, x: Tensor, mask: Tensor) -> Tensor:
     """Run `lstm` over the real tokens in their order, then over the others: (B, T, E) -> (B, T, d)."""
     order = mask.logical_not().byte().argsort(dim=1, stable=True)  # (B, T)
-    states, _ = lstm(torch.take_along_dim(x, order[..., None], 1))  # (B, T, d)
-    return torch.take_along_dim(states, order.argsort(dim=1)[..., None], 1)
+    states: Tensor = lstm(x.gather(1, order[..., None].expand_as(x)))[0]  # (B, T, d)
+    return states.gather(1, order.argsort(dim=1)[..., None].expand_as(states))
 
 
 def _checked(mask: Tensor | None, x: Tensor) -> Tensor:
     """Return the mask, or one that keeps all tokens."""
+    if x.dim() != 3:
+        raise ValueError(f"x {tuple(x.shape)} must be (B, T, E)")
     if mask is None:
         return torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
     if mask.dtype != torch.bool:
-        raise TypeError(f"mask is {mask.dtype}, not bool: True = real token, may be attended")
+        raise TypeError(f"mask must be bool, True = may be attended, not {mask.dtype}")
     if mask.shape != x.shape[:2]:
-        raise ValueError(f"mask of shape {tuple(mask.shape)} is not (B, T) = {tuple(x.shape[:2])}")
+        raise ValueError(f"mask {tuple(mask.shape)} must be (B, T) = {tuple(x.shape[:2])}")
     return mask
 
 
@@ -115,6 +117,12 @@ def example(B: int = 3, T: int = 7, E: int = 5, d: int = 4) -> tuple[BLSTMAttent
     lengths = (T - 2 * torch.arange(B)).clamp(min=1)
     mask = torch.arange(T) < lengths[:, None]
     return BLSTMAttention(E, d).eval(), (torch.randn(B, T, E), mask)
+
+
+def variants(**sizes: int) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
+    """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
+    block, (x, mask) = example(**sizes)
+    return {"without_mask": (block, (x,)), "padded_left": (block, (x, mask.flip(1)))}
 
 
 if __name__ == "__main__":

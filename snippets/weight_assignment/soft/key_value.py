@@ -32,8 +32,8 @@ class KeyValueAttention(nn.Module):
         - forward(key, value): (B, d_v), or (B, d_k) in plain mode
 
     Raises:
-        ValueError: `key_dim` is below 1, or the shape of the mask is not (B, S).
-        TypeError: the mask is not bool.
+        ValueError: `key_dim` is below 1, or `key`, `value`, `query` or `mask` does not fit the others.
+        TypeError: `mask` is not bool.
 
     Plain mode is key = value:
 
@@ -59,7 +59,12 @@ class KeyValueAttention(nn.Module):
         super().__init__()
         if key_dim < 1:
             raise ValueError(f"key_dim {key_dim} must be at least 1")
-        self.query = nn.Parameter(torch.randn(key_dim))
+        self.query = nn.Parameter(torch.empty(key_dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the learned query from a standard normal distribution."""
+        nn.init.normal_(self.query)
 
     def attention(
         self,
@@ -69,14 +74,21 @@ class KeyValueAttention(nn.Module):
         mask: Tensor | None = None,
     ) -> Tensor:
         """Return g(x): (B, S, d_k) -> (B, S). `value` is not used: the arguments are those of forward."""
+        if key.dim() != 3 or key.shape[2] != self.query.shape[0]:
+            raise ValueError(f"key {tuple(key.shape)} must be (B, S, d_k) with d_k = {self.query.shape[0]}")
         asked = self.query.expand(key.shape[0], -1) if query is None else query  # (B, d_k)
-        scores = (key @ asked[:, :, None]).squeeze(-1) / math.sqrt(key.shape[-1])  # (B, S)
+        if asked.shape != (key.shape[0], key.shape[2]):
+            raise ValueError(
+                f"query {tuple(asked.shape)} must be (B, d_k) with B and d_k of key {tuple(key.shape)}"
+            )
+        scaled = asked[:, :, None] / math.sqrt(key.shape[2])  # (B, d_k, 1)
+        scores = (key @ scaled).squeeze(-1)  # (B, S)
         if mask is None:
             return scores.softmax(dim=1)
         if mask.dtype != torch.bool:
             raise TypeError(f"mask must be bool, True = may be attended, not {mask.dtype}")
-        if mask.shape != key.shape[:2]:
-            raise ValueError(f"mask of shape {tuple(mask.shape)} is not (B, S) = {tuple(key.shape[:2])}")
+        if mask.shape != scores.shape:
+            raise ValueError(f"mask {tuple(mask.shape)} must be (B, S) = {tuple(scores.shape)}")
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
         return scores.softmax(dim=1) * mask  # the product empties sets without an item
 
@@ -88,8 +100,13 @@ class KeyValueAttention(nn.Module):
         mask: Tensor | None = None,
     ) -> Tensor:
         """Return f(g(x), x): (B, S, d_k), (B, S, d_v) -> (B, d_v)."""
-        weights = self.attention(key, query=query, mask=mask)
-        return (weights[:, None] @ (key if value is None else value)).squeeze(1)
+        value = key if value is None else value
+        if value.shape[:-1] != key.shape[:-1]:
+            raise ValueError(
+                f"value {tuple(value.shape)} must be (B, S, d_v) with the length of key {tuple(key.shape)}"
+            )
+        weights = self.attention(key, query=query, mask=mask)  # (B, S)
+        return (weights[:, None] @ value).squeeze(1)  # (B, d_v)
 
 
 def example(
@@ -98,6 +115,14 @@ def example(
     """Return a seeded block with a learned query, and S keys (B, S, d_k) and values (B, S, d_v)."""
     torch.manual_seed(0)
     return KeyValueAttention(d_k).eval(), (torch.randn(B, S, d_k), torch.randn(B, S, d_v))
+
+
+def variants(**sizes: int) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
+    """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
+    block, (key, value) = example(**sizes)
+    query = torch.randn(key.shape[0], key.shape[2])
+    mask = torch.arange(key.shape[1]).expand(key.shape[:2]) % 3 < 2
+    return {"plain": (block, (key,)), "masked_query": (block, (key, value, query, mask))}
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def random_mask(*shape: int) -> Tensor:
 
 
 def triangle(T: int, S: int) -> Tensor:
-    return torch.arange(S) <= torch.arange(T)[:, None] + (S - T)
+    return (torch.arange(S) <= torch.arange(T)[:, None] + (S - T))[None, None]
 
 
 def projections(layer: MultiHeadAttention) -> list[Tensor | None]:
@@ -123,7 +123,7 @@ def test_self_attention_equals_naive_reference(measured: Measured, heads: int, b
     measured.gradients(layer(x), y, of=(x, *layer.parameters()))
 
 
-@pytest.mark.parametrize("shape", [(2, 2, 3, 5), (2, 1, 3, 5), (3, 5)])
+@pytest.mark.parametrize("shape", [(2, 2, 3, 5), (2, 1, 3, 5), (1, 1, 3, 5)])
 def test_masked_cross_attention_equals_naive_reference(measured: Measured, shape: tuple[int, ...]) -> None:
     layer, (query, key, value) = small(T=3, S=5, V=5)
     mask = random_mask(*shape)
@@ -176,7 +176,12 @@ def test_equals_torch_module_with_inverted_masks(measured: Measured) -> None:
     padding = torch.tensor([[True] * 5, [True, True, True, False, False]])
     mask = padding[:, None, None] & triangle(4, 5)
     y, weights = public(layer)(
-        query, key, key, key_padding_mask=~padding, attn_mask=~triangle(4, 5), average_attn_weights=False
+        query,
+        key,
+        key,
+        key_padding_mask=~padding,
+        attn_mask=~triangle(4, 5)[0, 0],
+        average_attn_weights=False,
     )
     measured.close(layer.attention(query, key, mask=mask), weights)
     measured.close(layer(query, key, mask=mask), y)
@@ -228,7 +233,7 @@ def test_masking_a_token_equals_deleting_it(measured: Measured) -> None:
 
 def test_query_without_keys_gets_the_output_bias(measured: Measured) -> None:
     layer, (x,) = small(T=5)
-    mask = torch.tensor([True, True, False, True, True])[:, None].expand(5, 5)
+    mask = torch.tensor([True, True, False, True, True])[None, None, :, None].expand(1, 1, 5, 5)
     y, weights = layer(x, mask=mask), layer.attention(x, mask=mask)
     measured.close(weights[:, :, 2], torch.zeros_like(weights[:, :, 2]), tolerance=0)
     measured.close(y[:, 2], layer.out_proj.bias.expand(2, -1), tolerance=0)
@@ -254,7 +259,7 @@ def test_scores_are_divided_by_the_root_of_the_head_width(measured: Measured) ->
 
 def test_a_token_that_sees_only_itself_passes_through_split_and_merge(measured: Measured) -> None:
     _, (x,) = small(width=12, T=5)
-    alone = torch.eye(5, dtype=torch.bool)
+    alone = torch.eye(5, dtype=torch.bool)[None, None]
     outputs = torch.stack([identity(heads, width=12)(x, mask=alone) for heads in (1, 2, 3, 4, 6, 12)])
     measured.close(outputs, x.expand_as(outputs), tolerance=0)
 
@@ -297,11 +302,13 @@ def test_refuses_impossible_arguments(arguments: tuple[int, int], message: str) 
         MultiHeadAttention(*arguments)
 
 
-@pytest.mark.parametrize("shape", [(2, 10), (9, 10), (4, 10, 10), (2, 3, 10, 10), (4, 1, 1, 10)])
+@pytest.mark.parametrize("shape", [(10,), (2, 10), (10, 10), (4, 10, 10), (2, 3, 10, 10), (4, 1, 1, 10)])
 def test_refuses_masks_that_do_not_fit(shape: tuple[int, ...]) -> None:
     layer, (x,) = example()
     for call in (layer, layer.attention):
-        with pytest.raises(ValueError, match=r"padding\[:, None, None, :\]"):
+        with pytest.raises(
+            ValueError, match=r"passed as mask\[None, None\], padding .* as padding\[:, None, None\]"
+        ):
             call(x, mask=torch.ones(shape, dtype=torch.bool))
 
 
@@ -309,4 +316,40 @@ def test_refuses_masks_that_are_not_bool() -> None:
     layer, (x,) = example()
     for call in (layer, layer.attention):
         with pytest.raises(TypeError, match="True = may be attended"):
-            call(x, mask=torch.zeros(10, 10))
+            call(x, mask=torch.zeros(1, 1, 10, 10))
+
+
+def test_refuses_a_padding_mask_as_one_for_pairs_though_it_is_as_large() -> None:
+    layer, (x,) = example(B=7, T=7)
+    padding = torch.arange(7) < torch.arange(1, 8)[:, None]
+    for call in (layer, layer.attention):
+        with pytest.raises(ValueError, match=r"mask \(7, 7\) must have four dimensions"):
+            call(x, mask=padding)
+
+
+def test_refuses_values_of_another_length_than_the_keys() -> None:
+    layer, (x,) = example()
+    for value in (x[:, 1:], x[:1], x[0]):
+        with pytest.raises(ValueError, match=r"must be \(B, S, E\) with the length of key \(2, 10, 64\)"):
+            layer(x, x, value)
+
+
+def test_refuses_queries_and_keys_that_would_broadcast() -> None:
+    layer, (x,) = example()
+    for query, key in ((x[0], None), (x[:1], x), (x, x[:1]), (x, x[0])):
+        for call in (layer, layer.attention):
+            with pytest.raises(ValueError, match=r"\(B, T, E\) and \(B, S, E\) with the same B"):
+                call(query, key)
+
+
+def test_refuses_a_number_of_heads_that_is_no_whole_number() -> None:
+    with pytest.raises(TypeError, match="integer"):
+        MultiHeadAttention(64, 4.0)
+
+
+def test_second_derivatives_and_forward_mode_work_in_the_math_kernel() -> None:
+    layer, (x,) = example()
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        torch.func.jvp(layer, (x,), (torch.ones_like(x),))
+        slope = torch.autograd.grad(layer(x.requires_grad_()).square().sum(), x, create_graph=True)[0]
+        assert torch.autograd.grad(slope.square().sum(), x)[0].isfinite().all()

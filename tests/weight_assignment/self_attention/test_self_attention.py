@@ -125,7 +125,7 @@ def test_equals_naive_reference(measured: Measured, head: int | None) -> None:
     measured.gradients(layer(x), y, of=(x, *layer.parameters()))
 
 
-@pytest.mark.parametrize("shape", [(5, 5), (2, 5, 5), (1, 5, 5), (2, 1, 5)])
+@pytest.mark.parametrize("shape", [(1, 5, 5), (2, 5, 5), (2, 1, 5)])
 def test_masks_equal_naive_reference(measured: Measured, shape: tuple[int, ...]) -> None:
     layer, x = small(head=4)
     mask = random_mask(*shape)
@@ -137,7 +137,7 @@ def test_masks_equal_naive_reference(measured: Measured, shape: tuple[int, ...])
 
 def test_causal_mask_equals_naive_reference_and_torch(measured: Measured) -> None:
     layer, x = small(head=4)
-    mask = torch.ones(5, 5, dtype=torch.bool).tril()
+    mask = torch.ones(1, 5, 5, dtype=torch.bool).tril()
     _, y = naive_self_attention(x, *projections(layer), mask=naive_causal_mask(5))
     measured.close(layer(x, mask), y)
     projected = (x @ weight.T for weight in projections(layer))
@@ -209,10 +209,10 @@ def test_equal_tokens_get_equal_outputs_without_positions(measured: Measured) ->
 
 def test_every_token_is_one_step_from_every_token(measured: Measured) -> None:
     layer, x = small()
-    for mask, pairs in ((None, 25), (torch.ones(5, 5, dtype=torch.bool).tril(), 15)):
+    for mask, pairs in ((None, 25), (torch.ones(1, 5, 5, dtype=torch.bool).tril(), 15)):
         jacobian = torch.func.jacrev(lambda x, mask=mask: layer(x, mask))(x[:1])[0, :, :, 0]  # (T, d, T, E)
         reached = jacobian.abs().amax(dim=(1, 3)) > 1e-9
-        assert mask is None or not reached[~mask].any()
+        assert mask is None or not reached[~mask[0]].any()
         measured.count(int(reached.sum()), pairs)
 
 
@@ -246,7 +246,7 @@ def test_masking_a_token_equals_deleting_it(measured: Measured) -> None:
 
 def test_query_without_keys_gets_zeros(measured: Measured) -> None:
     layer, x = small()
-    mask = torch.tensor([True, True, False, True, True])[:, None].expand(5, 5)
+    mask = torch.tensor([True, True, False, True, True])[None, :, None].expand(1, 5, 5)
     y, weights = layer(x, mask), layer.attention(x, mask)
     measured.close(y[:, 2], torch.zeros_like(y[:, 2]), tolerance=0)
     measured.close(weights[:, 2], torch.zeros_like(weights[:, 2]), tolerance=0)
@@ -333,11 +333,13 @@ def test_refuses_impossible_positions(length: int, width: int) -> None:
         sinusoidal_positions(length, width)
 
 
-@pytest.mark.parametrize("shape", [(2, 8), (7, 8), (3, 8, 8), (2, 1, 8, 8), (8,)])
+@pytest.mark.parametrize("shape", [(2, 8), (8, 8), (3, 8, 8), (2, 1, 8, 8), (8,)])
 def test_refuses_masks_that_do_not_fit(shape: tuple[int, ...]) -> None:
     layer, (x,) = example()
     for call in (layer, layer.attention):
-        with pytest.raises(ValueError, match=r"padding\[:, None\]"):
+        with pytest.raises(
+            ValueError, match=r"passed as mask\[None\], padding \(B, T\) as padding\[:, None\]"
+        ):
             call(x, torch.ones(shape, dtype=torch.bool))
 
 
@@ -345,4 +347,27 @@ def test_refuses_masks_that_are_not_bool() -> None:
     layer, (x,) = example()
     for call in (layer, layer.attention):
         with pytest.raises(TypeError, match="True = may be attended"):
-            call(x, torch.zeros(8, 8))
+            call(x, torch.zeros(1, 8, 8))
+
+
+def test_refuses_a_padding_mask_as_one_for_pairs_though_it_is_as_large() -> None:
+    layer, (x,) = example(B=8, T=8)
+    padding = torch.arange(8) < torch.arange(1, 9)[:, None]
+    for call in (layer, layer.attention):
+        with pytest.raises(ValueError, match=r"mask \(8, 8\) must have three dimensions"):
+            call(x, padding)
+
+
+def test_refuses_one_sequence_without_a_batch() -> None:
+    layer, (x,) = example()
+    for call in (layer, layer.attention):
+        with pytest.raises(ValueError, match=r"x \(8, 24\) must be \(B, T, E\)"):
+            call(x[0])
+
+
+def test_second_derivatives_and_forward_mode_work_in_the_math_kernel() -> None:
+    layer, (x,) = example()
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        torch.func.jvp(layer, (x,), (torch.ones_like(x),))
+        slope = torch.autograd.grad(layer(x.requires_grad_()).square().sum(), x, create_graph=True)[0]
+        assert torch.autograd.grad(slope.square().sum(), x)[0].isfinite().all()

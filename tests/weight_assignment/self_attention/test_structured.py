@@ -164,7 +164,11 @@ def test_permuted_states_leave_the_embedding(measured: Measured) -> None:
 def test_masking_a_token_equals_deleting_it(measured: Measured) -> None:
     block, x = small()
     measured.close(block(x, PADDED)[1], block(x[1:2, PADDED[1]])[0])
-    measured.close(block(x.masked_fill(~PADDED[..., None], 9.0), PADDED), block(x, PADDED), tolerance=0)
+    for padding in (9.0, torch.inf, torch.nan):
+        padded = x.masked_fill(~PADDED[..., None], padding)
+        measured.close(block.attention(padded, PADDED), block.attention(x, PADDED), tolerance=0)
+        measured.close(block(padded, PADDED), block(x, PADDED), tolerance=0)
+        measured.gradients(block(padded, PADDED), block(x, PADDED), of=(x, *block.parameters()), tolerance=0)
 
 
 def test_empty_sentence_gives_zeros(measured: Measured) -> None:
@@ -240,12 +244,19 @@ def test_refuses_impossible_arguments(arguments: tuple[int, int, int]) -> None:
 def test_refuses_masks_that_do_not_fit(shape: tuple[int, ...]) -> None:
     block, (x, _) = example()
     for call in (block, block.attention):
-        with pytest.raises(ValueError, match=r"is not \(B, T\) = \(2, 9\)"):
+        with pytest.raises(ValueError, match=r"must be \(B, T\) = \(2, 9\)"):
             call(x, torch.ones(shape, dtype=torch.bool))
 
 
 def test_refuses_masks_that_are_not_bool() -> None:
     block, (x, mask) = example()
     for call in (block, block.attention):
-        with pytest.raises(TypeError, match="not bool: True = real token"):
+        with pytest.raises(TypeError, match="mask must be bool, True = may be attended"):
             call(x, mask.float())
+
+
+def test_refuses_one_sentence_without_a_batch() -> None:
+    block, (x, _) = example()
+    for call in (block, block.attention):
+        with pytest.raises(ValueError, match=r"x \(9, 12\) must be \(B, T, D\)"):
+            call(x[0])

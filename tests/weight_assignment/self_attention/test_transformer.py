@@ -437,6 +437,7 @@ def test_dropout_acts_in_training_only() -> None:
         ({"embed_dim": 32, "num_heads": 4, "num_layers": 0}, "num_layers 0"),
         ({"embed_dim": 32, "num_heads": 4, "ff_dim": 0}, "ff_dim 0"),
         ({"embed_dim": 32, "num_heads": 4, "dropout": 1.5}, "dropout"),
+        ({"embed_dim": 32, "num_heads": 4, "dropout": math.nan}, "dropout"),
     ],
     ids=str,
 )
@@ -454,11 +455,11 @@ def test_positions_refuse_an_odd_width() -> None:
 def test_refuses_source_masks_that_do_not_fit(shape: tuple[int, ...]) -> None:
     model, inputs = example()
     for call in (model, model.attention):
-        with pytest.raises(ValueError, match=r"\(batch, length\) = \(3, 7\)"):
+        with pytest.raises(ValueError, match=r"must be \(B, S\) = \(3, 7\)"):
             call(*inputs, torch.ones(shape, dtype=torch.bool))
 
 
-@pytest.mark.parametrize("shape", [(3, 7), (3, 7, 7), (2, 4, 7, 7)])
+@pytest.mark.parametrize("shape", [(7,), (3, 7), (7, 7), (3, 7, 7), (2, 4, 7, 7)])
 def test_layer_refuses_masks_that_do_not_fit(shape: tuple[int, ...]) -> None:
     model, (source, _) = example()
     layer = model.encoder[0]
@@ -472,3 +473,32 @@ def test_refuses_masks_that_are_not_bool() -> None:
     for call in (model, model.attention):
         with pytest.raises(TypeError, match="True = may be attended"):
             call(*inputs, torch.ones(3, 7))
+
+
+def test_refuses_tokens_that_would_broadcast() -> None:
+    model, (source, target) = example()
+    for call in (model, model.attention):
+        with pytest.raises(ValueError, match=r"tokens \(7, 24\) must be \(B, length, E\)"):
+            call(source[0], target)
+        for pair in ((source[:1], target), (source, target[:1])):
+            with pytest.raises(ValueError, match=r"\(B, T, E\) and \(B, S, E\) with the same B"):
+                call(*pair)
+
+
+def test_refuses_a_number_of_heads_that_is_no_whole_number() -> None:
+    with pytest.raises(TypeError, match="integer"):
+        Transformer(32, 4.0)
+
+
+def test_causal_mask_is_made_on_the_device_that_is_asked_for() -> None:
+    assert causal_mask(3).shape == (1, 1, 3, 3)
+    assert causal_mask(3, "meta").is_meta
+
+
+def test_second_derivatives_and_forward_mode_work_in_the_math_kernel() -> None:
+    model, (source, target) = example()
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        torch.func.jvp(model, (source, target), (torch.ones_like(source), torch.ones_like(target)))
+        output = model(source.requires_grad_(), target)
+        slope = torch.autograd.grad(output.pow(3).sum(), source, create_graph=True)[0]
+        assert torch.autograd.grad(slope.square().sum(), source)[0].isfinite().all()

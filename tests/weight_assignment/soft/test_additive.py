@@ -220,6 +220,24 @@ def test_refuses_impossible_widths(name: str) -> None:
         AdditiveAttention(**widths)
 
 
+@pytest.mark.parametrize("shape", [(6,), (1, 6), (3, 6), (2, 1, 6)])
+def test_refuses_states_that_would_broadcast(shape: tuple[int, ...]) -> None:
+    layer, (_, source, _) = example()
+    for call in (layer, layer.attention):
+        with pytest.raises(ValueError, match=r"must be \(B, d_s\) and \(B, S, 8\) with the same B"):
+            call(torch.randn(shape), source)
+    with pytest.raises(ValueError, match=r"source \(7, 8\) must be"):
+        layer(torch.randn(7, 6), source[0])
+
+
+@pytest.mark.parametrize("shape", [(1, 7, 10), (2, 1, 10), (2, 7, 1), (7, 10), (10,)])
+def test_refuses_projections_that_would_broadcast(shape: tuple[int, ...]) -> None:
+    layer, inputs = example()
+    for call in (layer, layer.attention):
+        with pytest.raises(ValueError, match=r"projected .* must be \(B, S, d_a\) = \(2, 7, 10\)"):
+            call(*inputs, torch.randn(shape))
+
+
 @pytest.mark.parametrize("shape", [(7,), (1, 7), (2, 1), (2, 6), (2, 1, 7)])
 def test_refuses_masks_that_do_not_fit(shape: tuple[int, ...]) -> None:
     layer, (state, source, _) = example()

@@ -206,7 +206,23 @@ def test_refuses_sizes_below_one() -> None:
 
 def test_refuses_masks_that_are_not_bool_or_do_not_fit() -> None:
     block, (x, mask) = example()
-    with pytest.raises(TypeError, match="not bool"):
+    with pytest.raises(TypeError, match="mask must be bool, True = may be attended"):
         block(x, mask.float())
-    with pytest.raises(ValueError, match=r"is not \(B, T\) = \(3, 7\)"):
+    with pytest.raises(ValueError, match=r"must be \(B, T\) = \(3, 7\)"):
         block.attention(x, mask[:, 1:])
+
+
+def test_refuses_one_sequence_without_a_batch() -> None:
+    block, (x, _) = example()
+    for call in (block, block.attention):
+        with pytest.raises(ValueError, match=r"x \(7, 5\) must be \(B, T, E\)"):
+            call(x[0])
+
+
+@pytest.mark.filterwarnings("ignore:TF32")
+def test_forward_mode_works_without_onednn() -> None:
+    block, (x, mask) = example()
+    with torch.backends.mkldnn.flags(enabled=False):
+        _, change = torch.func.jvp(lambda x: block(x, mask), (x,), (torch.ones_like(x),))
+    moved = (block.double()(x.double() + 1e-6, mask) - block(x.double() - 1e-6, mask)) / 2e-6
+    torch.testing.assert_close(change.double(), moved, rtol=1e-4, atol=1e-5)

@@ -224,7 +224,31 @@ def test_refuses_impossible_arguments() -> None:
     with pytest.raises(ValueError, match="key_dim 0"):
         KeyValueAttention(0)
     block, (key, value) = example()
-    with pytest.raises(ValueError, match=r"not \(B, S\)"):
+    with pytest.raises(ValueError, match=r"must be \(B, S\) = \(2, 5\)"):
         block(key, value, mask=torch.ones(5, dtype=torch.bool))
     with pytest.raises(TypeError, match="True = may be attended"):
         block(key, value, mask=torch.ones(2, 5))
+
+
+def test_refuses_shapes_that_would_broadcast() -> None:
+    block, (key, value) = example()
+    for query in (key[:1, 0], key[0, 0], key[:, :2]):
+        with pytest.raises(ValueError, match=r"must be \(B, d_k\) with B and d_k of key \(2, 5, 6\)"):
+            block.attention(key, query=query)
+    for other in (value[:, 1:], value[:1], value[0]):
+        with pytest.raises(ValueError, match=r"must be \(B, S, d_v\) with the length of key \(2, 5, 6\)"):
+            block(key, other)
+    with pytest.raises(ValueError, match=r"key \(5, 6\) must be \(B, S, d_k\) with d_k = 6"):
+        block(key[0])
+    with pytest.raises(ValueError, match=r"key \(2, 5, 3\) must be \(B, S, d_k\) with d_k = 6"):
+        block(key[..., :3], value, key[:, 0, :3])
+
+
+def test_scores_of_wide_keys_fit_into_half_precision() -> None:
+    torch.manual_seed(0)
+    key, query = 30 * torch.randn(2, 40, 2048), 30 * torch.randn(2, 2048)
+    block = KeyValueAttention(2048)
+    exact = block.attention(key.half().double(), query=query.half().double())
+    torch.testing.assert_close(
+        block.attention(key.half(), query=query.half()).double(), exact, rtol=0, atol=1e-2
+    )

@@ -104,13 +104,12 @@ def random_mask(*shape: int) -> Tensor:
 
 
 def named(layer: GlobalAttention) -> dict[str, Tensor | str | None]:
-    parameters = dict(layer.named_parameters())
-    return {
-        "W_c": layer.W_c.weight,
-        "kind": layer.score,
-        "W_a": layer.W_a.weight.mT if layer.score == "general" else parameters.get("W_a.weight"),
-        "v_a": parameters["v_a.weight"][0] if "v_a.weight" in parameters else None,
-    }
+    found = {"W_c": layer.W_c.weight, "kind": layer.score}
+    if layer.score == "general":
+        found |= {"W_a": layer.W_a.weight.mT}
+    elif layer.score == "concat":
+        found |= {"W_a": torch.cat([layer.W_t.weight, layer.W_s.weight], dim=1), "v_a": layer.v_a.weight[0]}
+    return found
 
 
 @pytest.mark.parametrize("mask", [None, padding(), random_mask(2, 3, 5), random_mask(1, 3, 5)])
@@ -184,9 +183,8 @@ def test_general_is_not_symmetric(measured: Measured) -> None:
 
 def test_concat_without_a_source_matrix_is_the_released_code(measured: Measured) -> None:
     layer, target, source = small("concat")
-    with torch.no_grad():
-        layer.W_a.weight[:, 4:] = torch.eye(4)
-    hidden = torch.tanh(source[:, None] + target[:, :, None] @ layer.W_a.weight[:, :4].T)
+    nn.init.eye_(layer.W_s.weight)
+    hidden = torch.tanh(source[:, None] + target[:, :, None] @ layer.W_t.weight.T)
     measured.close(layer.scores(target, source), (hidden * layer.v_a.weight[0]).sum(dim=3))
 
 
@@ -267,3 +265,22 @@ def test_refuses_masks_that_are_not_bool() -> None:
     for call in (layer, layer.attention):
         with pytest.raises(TypeError, match="True = may be attended"):
             call(target, source, mask.double())
+
+
+@KINDS
+def test_refuses_states_that_would_broadcast(kind: str) -> None:
+    layer, target, source = small(kind)
+    for pair in ((target[:1], source), (target, source[:1]), (target[0], source[0]), (target, source[0])):
+        for call in (layer, layer.attention, layer.scores):
+            with pytest.raises(ValueError, match=r"\(B, T, d_t\) and \(B, S, d_s\) with the same B"):
+                call(*pair)
+
+
+@pytest.mark.parametrize("kind", ["dot", "general"])
+def test_scores_of_wide_states_fit_into_half_precision(kind: str) -> None:
+    torch.manual_seed(0)
+    layer = GlobalAttention(1024, 1024, kind).half()
+    target, source = ((30 * torch.randn(2, n, 1024)).half() for n in (3, 40))
+    weights = layer.attention(target, source)
+    assert weights.dtype == torch.float16
+    assert (weights.sum(dim=2) - 1).abs().max() < 1e-2  # their sums would be infinite in half precision
