@@ -103,7 +103,7 @@ print(f"shared by {1 / soft_weights.square().sum():.1f} keys")
 # %% alt="Above, five maps with one bright patch each; below, the red patches that are read."
 hard = GumbelAttention(d, d).train()
 nn.init.eye_(hard.W.weight).data.div_(math.sqrt(d))
-batch = query[None, None], key[None], value[None], others  # a batch of one query
+batch = query[None, None], key[None], value[None], others[None, None]  # a batch of one query
 assert torch.allclose(hard.scores(*batch[:2]), scaled_dot(*batch[:2]), atol=1e-4)
 
 torch.manual_seed(0)
@@ -238,8 +238,8 @@ for linear, half in zip(layer.children(), (keys_half, keys_half, pixels_half), s
 not_self = ~torch.eye(S, dtype=torch.bool)  # (T, S), True = may be attended
 
 with torch.no_grad():
-    self_weights = layer.attention(tokens, not_self)[0]  # (T, S)
-    self_read = layer(tokens, not_self)[0]  # (T, d)
+    self_weights = layer.attention(tokens, not_self[None])[0]  # (T, S)
+    self_read = layer(tokens, not_self[None])[0]  # (T, d)
 gap = (self_weights[place] - soft_weights).abs().max().item()
 assert gap < 1e-5
 print(f"{len(self_weights)} queries; row {place} is off the soft weights by {gap:.0e}")

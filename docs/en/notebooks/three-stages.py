@@ -190,7 +190,7 @@ for name, matrix in [("dim=1", right), ("dim=0", wrong)]:
 # %% alt="The portrait made of patches of its right half: on the left the suit is there, the flag is not."
 visible = torch.arange(S) % columns >= columns // 2  # (S,), the right half
 masked = all_scores.masked_fill(~visible, -math.inf).softmax(dim=-1)
-assert torch.allclose(masked, weigh(all_scores[None], visible)[0])
+assert torch.allclose(masked, weigh(all_scores[None], visible[None, None])[0])
 
 figure, axes = plt.subplots(figsize=(3.6, 2.7))
 show(axes, picture(masked @ value))
@@ -200,7 +200,7 @@ print(f"smallest sum of a row {masked.sum(dim=1).min():.4f}")
 
 nothing = torch.zeros(S, dtype=torch.bool)
 by_hand = all_scores[:1].masked_fill(~nothing, -math.inf).softmax(dim=-1)
-by_atlas = weigh(all_scores[None, :1], nothing)
+by_atlas = weigh(all_scores[None, :1], nothing[None, None])
 print(f"nothing to see: by hand {by_hand.sum():.0f}, weigh {by_atlas.sum():.0f}")
 
 # %% [markdown]
