@@ -166,7 +166,7 @@ def reinforce(logs: Tensor, target: Tensor, draws: int, with_baseline: bool) -> 
     policy, reward = logs.detach().exp(), -losses(target)
     drawn = policy.multinomial(draws, replacement=True)  # (T, draws)
     expected = (policy * reward).sum(dim=1, keepdim=True)  # (T, 1)
-    baseline = expected if with_baseline else 0.0
+    baseline = expected.expand_as(drawn) if with_baseline else 0.0
     return reinforce_loss(reward.gather(1, drawn), logs.gather(1, drawn), baseline)
 
 
