@@ -722,6 +722,7 @@ CATALOGUE = _by_slug(
             parameters="2*T**2 + 4*T + 2*T*K + C**2*(K + 1)/4 + C/2",
             macs="B*C*(2*T**2 + 2*T*K) + B*T*C**2*(K + 1)/4 + B*C*T**2*H*W",
             complexity=r"O(T^2 N C + T C^2)",
+            evidence=(Evidence.CODE, Evidence.SECONDARY),
             aliases=(
                 "TAM",
                 "TANet",
@@ -741,6 +742,7 @@ CATALOGUE = _by_slug(
             parameters="9*d**2 + 12*d + 36*d**2/a + 21*d/a",
             macs="B*T*(9*d**2 + 36*d**2/a) + 6*B*T**2*d/a",
             complexity=r"O(T d^2 + T^2 d)",
+            evidence=(Evidence.SECONDARY, Evidence.RECONSTRUCTION),
             aliases=(
                 "GLTR",
                 "global-local temporal representation",
@@ -889,6 +891,7 @@ CATALOGUE = _by_slug(
             parameters="M*(9*C**2/G + 2*C) + Max(C/r, L)*(C + 2 + M*C)",
             macs="B*M*H*W*9*C**2/G + B*C*Max(C/r, L)*(1 + M)",
             complexity=r"O(M N C^2 / G)",
+            evidence=(Evidence.CODE, Evidence.SECONDARY),
             aliases=("SK", "selective kernel", "SK unit", "SK convolution", "选择性卷积核", "分支注意力"),
             related=("senet", "condconv", "dynamic_convolution", "highway"),
         ),
@@ -901,6 +904,7 @@ CATALOGUE = _by_slug(
             parameters="2*C**2*k**2 + 2*C",
             macs="2*B*H*W*C**2*k**2",
             complexity=r"O(N C^2)",
+            evidence=(Evidence.PAPER,),
             aliases=(
                 "Highway layer",
                 "Highway networks",
@@ -922,6 +926,7 @@ CATALOGUE = _by_slug(
             parameters="n*C*D*k**2/G + C*n + n",
             macs="B*H*W*C*D*k**2/G + B*n*C*D*k**2/G + B*C*n",
             complexity=r"O(N C D + n C D)",
+            evidence=(Evidence.CODE, Evidence.SECONDARY),
             aliases=(
                 "conditionally parameterized convolution",
                 "CondConv2d",
@@ -940,6 +945,7 @@ CATALOGUE = _by_slug(
             parameters="K*C*D*k**2/G + K*D + C**2/r + C/r + C*K/r + K",
             macs="B*H*W*C*D*k**2/G + B*K*C*D*k**2/G + B*K*D + B*C**2/r + B*C*K/r",
             complexity=r"O(N C D + K C D + C^2 / r)",
+            evidence=(Evidence.SECONDARY,),
             aliases=(
                 "DY-CNN",
                 "DyConv",
@@ -976,6 +982,7 @@ CATALOGUE = _by_slug(
             parameters="0",
             macs="0",
             complexity=r"O(T N C)",
+            evidence=(Evidence.SECONDARY,),
             aliases=(
                 "STA",
                 "spatial-temporal attention",

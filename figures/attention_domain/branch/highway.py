@@ -3,7 +3,7 @@
 import torch
 from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
-from torch import Tensor
+from torch import Tensor, nn
 
 from figures.style import COLORS, new_figure, show_image
 from snippets.attention_domain.branch.highway import HighwayLayer
@@ -19,11 +19,16 @@ def digits() -> Tensor:
 
 
 def pass_through(gate_bias: float) -> tuple[list[Tensor], Tensor]:
-    """Inputs of layers 1 to 50 and the last output; norms of the gradient there, the last one set to 1."""
+    """Inputs of layers 1 to 50 and the last output; norms of the gradient there, the last one set to 1.
+
+    Weights start by Glorot's rule, which is too small for a ReLU: a signal that nothing carries fades.
+    """
     torch.manual_seed(0)
     passed = [digits().requires_grad_()]
     for _ in range(LAYERS):
         layer = HighwayLayer(64, kernel_size=1, gate_bias=gate_bias)
+        for convolution in (layer.transform, layer.gate):
+            nn.init.xavier_uniform_(convolution.weight)
         passed.append(layer(passed[-1]))
     gradients = torch.autograd.grad(passed[-1], passed, torch.randn_like(passed[-1]))
     norms = torch.stack([gradient.norm() for gradient in gradients])

@@ -2,7 +2,7 @@
 
 Paper: Brandon Yang, Gabriel Bender, Quoc V. Le, Jiquan Ngiam, "CondConv: Conditionally Parameterized
 Convolutions for Efficient Inference", NeurIPS 2019, arXiv 1904.04971.
-Code: github.com/tensorflow/tpu, 7dc921f, models/official/efficientnet/condconv/condconv_layers.py and
+Code: tensorflow/tpu, 7dc921f, models/official/efficientnet/condconv/condconv_layers.py and
 models/official/efficientnet/efficientnet_model.py.
 Differs: padding is the same on all sides. The released layers pad as "SAME" in TensorFlow, which at stride 2
 on an even map has one row and column less in front, so that their windows lie one pixel further on. The

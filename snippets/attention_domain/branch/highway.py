@@ -2,11 +2,11 @@
 
 Paper: Rupesh Kumar Srivastava, Klaus Greff, Jürgen Schmidhuber, "Highway Networks", arXiv 1505.00387
 (2015); full version: "Training Very Deep Networks", NeurIPS 2015, arXiv 1507.06228.
-Code: github.com/flukeskywalker/highway-networks, 87d1c8d, src/caffe/layers/cudnn_highway_layer.cu and
-examples/highways; read, not run.
+Code: flukeskywalker/highway-networks, 87d1c8d, src/caffe/layers/cudnn_highway_layer.cu and .cpp,
+include/caffe/filler.hpp, examples/highways; read, not run.
 Differs: nothing in the forward pass. Convolutions as in the released code; `kernel_size=1` on a
-(B, C, 1, 1) input is the dense layer. Starts as the released layers do; there, biases learn at twice the rate
-and without weight decay.
+(B, C, 1, 1) input is the dense layer. Starts as the released layers do, whose "xavier" is He's normal
+distribution; there, biases learn at twice the rate and without weight decay.
 """
 
 import math
@@ -65,13 +65,13 @@ class HighwayLayer(nn.Module):
             raise ValueError(f"gate_bias {gate_bias} must be finite")
         self.transform = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2)
         self.gate = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2)
-        self.gate_bias = gate_bias
+        self.gate_bias = float(gate_bias)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Start as the released layers do: Glorot's uniform weights, b_H at zero, b_T at `gate_bias`."""
+        """Start as the released layers do: He's normal weights, b_H at zero, b_T at `gate_bias`."""
         for convolution, bias in ((self.transform, 0.0), (self.gate, self.gate_bias)):
-            nn.init.xavier_uniform_(convolution.weight)
+            nn.init.kaiming_normal_(convolution.weight)
             nn.init.constant_(convolution.bias, bias)  # type: ignore[arg-type]
 
     def attention(self, x: Tensor) -> Tensor:

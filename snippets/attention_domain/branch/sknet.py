@@ -2,7 +2,7 @@
 
 Paper: Xiang Li, Wenhai Wang, Xiaolin Hu, Jian Yang, "Selective Kernel Networks", CVPR 2019,
 arXiv 1903.06586.
-Code: github.com/implus/SKNet, 17dd708, models/sknet50.prototxt; read, not run.
+Code: implus/SKNet, 17dd708, models/sknet50.prototxt; read, not run.
 Differs: nothing in the forward pass. As in the released network, branch m is a 3 x 3 convolution of dilation
 m and so reaches as far as a (2 m + 1) x (2 m + 1) kernel. Starts as the released layers do; normalisation has
 torch's momentum of 0.1, where the released one moves its statistics by 0.05.

@@ -2,7 +2,7 @@
 
 Paper: Zhaoyang Liu, Limin Wang, Wayne Wu, Chen Qian, Tong Lu, "TAM: Temporal Adaptive Module for Video
 Recognition", ICCV 2021, arXiv 2005.06803.
-Code: github.com/liu-zhy/temporal-adaptive-module, 5fcb46f, ops/temporal_module.py.
+Code: liu-zhy/temporal-adaptive-module, 5fcb46f, ops/temporal_module.py.
 Differs: gates and kernel are joined into one T x T matrix per channel, whose product with the frames equals
 gating and then convolving; on a CPU that is faster than a convolution with one group for each sample and
 channel. Clips are (B, C, T, H, W); the released code takes the frames of all clips as one batch.

@@ -210,6 +210,19 @@ def test_parameters_of_two_branches_without_selection(measured: Measured) -> Non
     )
 
 
+def test_parameters_of_101_layers(measured: Measured, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The README counts running means and variances here, and only here."""
+    monkeypatch.setattr("tests.resnet.STAGES", ((64, 3), (128, 4), (256, 23), (512, 3)))
+    for middle, count, with_statistics in (
+        (grouped, 44_177_704, 44_315_560),
+        (selective, 48_736_040, 48_908_712),
+    ):
+        network = resnext(middle)
+        statistics = sum(b.numel() for key, b in network.named_buffers() if "running" in key)
+        measured.count(parameters(network), count)
+        measured.count(parameters(network) + statistics, with_statistics)
+
+
 def test_sknet50_multiply_adds(measured: Measured) -> None:
     measured.count(macs(resnext(selective).eval()), 4_462_710_784)
 
