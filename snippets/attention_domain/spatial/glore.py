@@ -100,8 +100,7 @@ class GloReUnit(nn.Module):
     def project(self, x: Tensor, weights: Tensor) -> Tensor:
         """Return the weighted mean over the positions: (B, C, H, W), (B, M, N) -> (B, M, S)."""
         states = self.reduce(x).flatten(2)  # (B, S, N)
-        root = states.shape[2] ** -0.5  # scaled before they are summed, for half precision
-        means: Tensor = (weights * root) @ (states * root).mT  # (B, M, S)
+        means: Tensor = (weights / weights.shape[2]) @ states.mT  # divided first, for half precision
         return means
 
     def forward(self, x: Tensor) -> Tensor:

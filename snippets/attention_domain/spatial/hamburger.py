@@ -20,8 +20,8 @@ class Ham(nn.Module):
     """Decomposition X = D C^T in K rounds, each of which improves bases D and codes C.
 
     The gradient sees one more step, `encode`, in which D and the C before it are constants; the rounds are
-    not differentiated, unless `one_step` is false. Sums over the N positions are taken of numbers that were
-    divided by the root of N, so that they fit half precision.
+    not differentiated, unless `one_step` is false. What is summed over the N positions is divided by N first,
+    so that half precision can hold it.
 
     Shape:
         - x: (B, d, N)
@@ -71,9 +71,8 @@ class NMF(Ham):
     def improve(self, x: Tensor, bases: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Update C for the old D, then D for the new C."""
         codes = self.encode(x, bases, codes)
-        root = x.shape[2] ** -0.5
-        c = root * codes
-        return over(bases, bases @ (c.mT @ c), 1e-6 * root**2) * ((root * x) @ c), codes
+        c = codes / x.shape[2]
+        return over(bases, bases @ (codes.mT @ c), 1e-6 / x.shape[2]) * (x @ c), codes
 
     def encode(self, x: Tensor, bases: Tensor, codes: Tensor) -> Tensor:
         """Update C."""
