@@ -26,7 +26,7 @@ def attention(monotonic: bool, half_width: int) -> LocalAttention:
     nn.init.zeros_(attend.W.weight)
     attend.W.weight.data[:32, :32] = SHARPNESS * torch.eye(32)
     if attend.predict is not None:
-        hidden, _, output, _ = attend.predict
+        hidden, _, output = attend.predict
         for layer, weight in ((hidden, 1.0), (output, STEEPNESS)):
             nn.init.zeros_(layer.weight)
             layer.weight.data[0, -1 if layer is hidden else 0] = weight

@@ -8,6 +8,7 @@ position, all windows of one size as proposals, one region per grain, one convol
 paper, on a common feature map. The classifier of the joined descriptors is left to the reader.
 """
 
+import operator
 from collections.abc import Sequence
 from typing import cast
 
@@ -18,6 +19,9 @@ from torch import Tensor, nn
 
 class Grain(nn.Module):
     """One level of the label tree: two networks and the classifier that tells the first one where to look.
+
+    The classifier is called on the mean of the map; what single positions say is read from the one row of its
+    weight that belongs to the likeliest class, 1 / K of the work of calling it everywhere.
 
     Shape:
         - x: (B, C, H, W)
@@ -63,7 +67,7 @@ class MultipleGranularity(nn.Module):
         - forward(x): (B, L d)
 
     Raises:
-        ValueError: there is no grain, or a size is below 1.
+        ValueError: there is no grain, a size is below 1, or x is not (B, C, H, W).
 
     Each grain looks at a window of its own, here 4 x 4, and only there:
 
@@ -87,7 +91,7 @@ class MultipleGranularity(nn.Module):
                 f"channels {channels}, classes {tuple(classes)}, region {region} and width {width} "
                 "must be at least 1"
             )
-        self.region = region
+        self.region = operator.index(region)
         self.grains = cast(Sequence[Grain], nn.ModuleList(Grain(channels, n, width) for n in classes))
 
     def logits(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -96,14 +100,17 @@ class MultipleGranularity(nn.Module):
 
     def corners(self, x: Tensor) -> Tensor:
         """Return row and column of the upper left corner of each region: (B, C, H, W) -> (B, L, 2)."""
+        if x.dim() != 4:
+            raise ValueError(f"x {tuple(x.shape)} must be (B, C, H, W)")
         energy = torch.stack([grain.energy(x) for grain in self.grains], 1)  # (B, L, H, W)
+        energy = energy.to(torch.promote_types(energy.dtype, torch.float32))  # or means of windows tie
         windows = F.avg_pool2d(energy, self._size(x), stride=1)  # (B, L, H - k + 1, W - k + 1)
         best = windows.flatten(2).argmax(2)  # (B, L)
         return torch.stack([best // windows.shape[3], best % windows.shape[3]], 2)  # (B, L, 2)
 
     def attention(self, x: Tensor) -> Tensor:
         """Return g(x), one in the region of each grain: (B, C, H, W) -> (B, L, H, W)."""
-        (h, w), (top, left) = self._size(x), self.corners(x)[..., None].unbind(2)  # (B, L, 1) each
+        (top, left), (h, w) = self.corners(x)[..., None].unbind(2), self._size(x)  # (B, L, 1) each
         row, column = (torch.arange(n, device=x.device) for n in x.shape[2:])
         inside_rows = (row >= top) & (row < top + h)  # (B, L, H)
         inside_columns = (column >= left) & (column < left + w)  # (B, L, W)
@@ -111,8 +118,8 @@ class MultipleGranularity(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return f(g(x), x), the joined descriptors: (B, C, H, W) -> (B, L d)."""
-        (h, w), corners = self._size(x), self.corners(x)
-        sample = torch.arange(len(x), device=x.device)[:, None, None]
+        corners, (h, w) = self.corners(x), self._size(x)
+        sample = torch.arange(x.shape[0], device=x.device)[:, None, None]
         rows = corners[..., 0, None] + torch.arange(h, device=x.device)  # (B, L, h)
         columns = corners[..., 1, None] + torch.arange(w, device=x.device)  # (B, L, w)
         descriptors = []
@@ -140,6 +147,16 @@ def example(
     """Return a seeded block for K_1 families, K_2 genera and K_3 species, and its input (B, C, H, W)."""
     torch.manual_seed(0)
     return MultipleGranularity(C, (K_1, K_2, K_3), region=k, width=d).eval(), (torch.randn(B, C, H, W),)
+
+
+def variants(**sizes: int) -> dict[str, tuple[MultipleGranularity, tuple[Tensor, ...]]]:
+    """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
+    _, (x,) = example(**sizes)
+    C = x.shape[1]
+    return {
+        "one_grain": (MultipleGranularity(C, [7], region=3, width=6).eval(), (x,)),
+        "wide_region": (MultipleGranularity(C, (5, 11), region=11, width=6).eval(), (x,)),
+    }
 
 
 if __name__ == "__main__":

@@ -2,11 +2,13 @@
 
 Paper: Volodymyr Mnih, Nicolas Heess, Alex Graves, Koray Kavukcuoglu, "Recurrent Models of Visual Attention",
 NeurIPS 2014, arXiv 1406.6247.
+Code: none by the authors; github.com/kevinzakka/recurrent-visual-attention, a38ac89, modules.py, model.py.
 Differs: the core of the static tasks, no LSTM. The first location comes from the location network at the
 zero state. In eval mode the network looks where the policy has its mean instead of drawing.
 """
 
 import math
+import operator
 from typing import NamedTuple
 
 import torch
@@ -20,9 +22,9 @@ class Episode(NamedTuple):
     logits: Tensor
     """(B, K), class scores after the last glimpse."""
     locations: Tensor
-    """(B, T, 2), where the network looked, (x, y) in [-1, 1]."""
+    """(B, T, 2), where the network looked, (x, y) in [-1, 1], in float32 at least."""
     log_prob: Tensor
-    """(B, T), log-density of each location under the policy."""
+    """(B, T), log-density of each location under the policy, in float32 at least."""
     baseline: Tensor
     """(B, T), the reward expected before each glimpse."""
 
@@ -32,7 +34,11 @@ def look(x: Tensor, location: Tensor, size: int, scales: int = 1) -> Tensor:
 
     Patch j = 0, ..., k - 1 is a square of g 2^j pixels around the location, averaged down to g x g: sharp in
     the middle, coarse around it. Zeros lie outside the picture. (-1, -1) is the upper left corner, (1, -1)
-    the upper right one. Locations are rounded to whole pixels, so that they receive no gradient.
+    the upper right one. Locations are rounded to whole pixels, so that they receive no gradient; a location
+    in half precision may miss its pixel in a large picture.
+
+    Raises:
+        ValueError: shapes do not fit.
 
     >>> picture = torch.arange(36.0).view(1, 1, 6, 6)
     >>> look(picture, torch.zeros(1, 2), size=2, scales=2).flatten(3)
@@ -40,7 +46,14 @@ def look(x: Tensor, location: Tensor, size: int, scales: int = 1) -> Tensor:
     <BLANKLINE>
              [[10.5000, 12.5000, 22.5000, 24.5000]]]])
     """
+    if x.dim() != 4:
+        raise ValueError(f"x {tuple(x.shape)} must be (B, C, H, W)")
     B, C, H, W = x.shape
+    if location.shape != (B, 2):
+        raise ValueError(
+            f"location {tuple(location.shape)} must be (B, 2) with the batch of x {tuple(x.shape)}"
+        )
+    location = location.to(torch.promote_types(location.dtype, torch.float32))
     extent = torch.tensor((W, H), device=x.device)
     column, row = ((location + 1) / 2 * extent).floor().long()[:, :, None].unbind(1)  # (B, 1), (B, 1)
     patches = []
@@ -67,6 +80,10 @@ class GlimpseNetwork(nn.Module):
 
     def __init__(self, channels: int, size: int, scales: int, hidden_dim: int) -> None:
         super().__init__()
+        if min(channels, size, scales) < 1:
+            raise ValueError(f"channels {channels}, size {size} and scales {scales} must be at least 1")
+        if hidden_dim < 2 or hidden_dim % 2:
+            raise ValueError(f"hidden_dim {hidden_dim} is not a positive even number")
         self.size, self.scales = size, scales
         self.what = nn.Linear(scales * channels * size**2, hidden_dim // 2)
         self.where = nn.Linear(2, hidden_dim // 2)
@@ -76,7 +93,7 @@ class GlimpseNetwork(nn.Module):
     def forward(self, x: Tensor, location: Tensor) -> Tensor:
         """Return the glimpse vector g_t: (B, C, H, W), (B, 2) -> (B, n)."""
         what = self.what(look(x, location, self.size, self.scales).flatten(1)).relu()  # (B, n / 2)
-        where = self.where(location).relu()  # (B, n / 2)
+        where = self.where(location.to(x.dtype)).relu()  # (B, n / 2)
         vector: Tensor = (self.from_what(what) + self.from_where(where)).relu()
         return vector
 
@@ -88,7 +105,8 @@ class RAM(nn.Module):
     f(g, x) = W_a h_T, with h_t = ReLU(W_h h_{t-1} + W_g glimpse(x, l_t)).
 
     A location has no derivative: `hybrid_loss` trains the location network by REINFORCE, and everything
-    else by back-propagation, which stops at the locations.
+    else by back-propagation, which stops at the locations. A wrapper such as DistributedDataParallel takes
+    part in `forward` only: there train with `hybrid_loss(model(x, full=True), target)`.
 
     Args:
         channels: channels C of the picture.
@@ -105,7 +123,7 @@ class RAM(nn.Module):
         - forward(x): (B, K)
 
     Raises:
-        ValueError: a size is below 1, `hidden_dim` is odd, or `std` is not positive.
+        ValueError: a size is below 1, `hidden_dim` is odd, `std` is not positive, or shapes do not fit.
 
     A single glimpse of 4 x 4 pixels at the centre knows nothing of the rest of the picture:
 
@@ -133,16 +151,11 @@ class RAM(nn.Module):
         std: float = 0.1,
     ) -> None:
         super().__init__()
-        if min(channels, num_classes, size, scales, glimpses) < 1:
-            raise ValueError(
-                f"channels {channels}, num_classes {num_classes}, size {size}, scales {scales} "
-                f"and glimpses {glimpses} must be at least 1"
-            )
-        if hidden_dim < 2 or hidden_dim % 2:
-            raise ValueError(f"hidden_dim {hidden_dim} is not a positive even number")
-        if std <= 0:
-            raise ValueError(f"std {std} must be positive")
-        self.glimpses, self.hidden_dim, self.std = glimpses, hidden_dim, std
+        if min(num_classes, glimpses) < 1:
+            raise ValueError(f"num_classes {num_classes} and glimpses {glimpses} must be at least 1")
+        if not 0 < std < math.inf:
+            raise ValueError(f"std {std} must be positive and finite")
+        self.glimpses, self.hidden_dim, self.std = operator.index(glimpses), hidden_dim, std
         self.glimpse = GlimpseNetwork(channels, size, scales, hidden_dim)
         self.from_state = nn.Linear(hidden_dim, hidden_dim)  # W_h
         self.from_glimpse = nn.Linear(hidden_dim, hidden_dim)  # W_g
@@ -150,26 +163,33 @@ class RAM(nn.Module):
         self.classify = nn.Linear(hidden_dim, num_classes)  # W_a
         self.value = nn.Linear(hidden_dim, 1)  # baseline
 
-    def attention(self, x: Tensor) -> Tensor:
+    def attention(self, x: Tensor, given: Tensor | None = None) -> Tensor:
         """Return g(x), where the network looks: (B, C, H, W) -> (B, T, 2)."""
-        return self.play(x).locations
+        return self.play(x, given).locations.to(x.dtype)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the class scores after the last glimpse: (B, C, H, W) -> (B, K)."""
-        return self.play(x).logits
+    def forward(self, x: Tensor, given: Tensor | None = None, full: bool = False) -> Tensor | Episode:
+        """Return the class scores after the last glimpse, (B, K); with `full`, all that `play` returns."""
+        episode = self.play(x, given)
+        return episode if full else episode.logits
 
     def play(self, x: Tensor, given: Tensor | None = None) -> Episode:
         """Look T times and return what training needs.
 
-        Locations are `given` (B, T, 2), else drawn in train mode, the means of the policy in eval mode.
+        Locations are `given` (B, T, 2), else drawn in train mode, the means of the policy in eval mode. They
+        are computed in float32 at least, whatever the type of x.
         """
+        if given is not None and given.shape != (x.shape[0], self.glimpses, 2):
+            raise ValueError(
+                f"given {tuple(given.shape)} must be (B, T, 2) = {(x.shape[0], self.glimpses, 2)}"
+            )
         h = x.new_zeros(x.shape[0], self.hidden_dim)
         steps = []
         for t in range(self.glimpses):
             state = h.detach()  # REINFORCE and the baseline leave the core alone
             mean = self.locate(state)  # (B, 2)
+            mean = mean.to(torch.promote_types(mean.dtype, torch.float32))
             noise = self.std * torch.randn_like(mean) if self.training else 0
-            drawn = mean.detach() + noise if given is None else given[:, t]
+            drawn = mean.detach() + noise if given is None else given[:, t].to(mean.dtype)
             distance = ((drawn - mean) / self.std).square().sum(1)  # (B,)
             log_prob = -distance / 2 - math.log(2 * math.pi * self.std**2)
             location = drawn.clamp(-1, 1)
@@ -185,6 +205,9 @@ def hybrid_loss(episode: Episode, target: Tensor) -> Tensor:
     Cross-entropy trains glimpse network, core and classifier. The reward is 1 for a right answer, else 0;
     REINFORCE makes locations likelier if it was above the baseline, which learns to expect it.
 
+    Raises:
+        ValueError: `target` is not (B,), or the batch is empty.
+
     >>> model, (x,) = example()
     >>> model(x).sum().backward()  # back-propagation alone does not reach the location network
     >>> model.locate.weight.grad is None
@@ -193,11 +216,16 @@ def hybrid_loss(episode: Episode, target: Tensor) -> Tensor:
     >>> bool(model.locate.weight.grad.any())
     True
     """
-    reward = (episode.logits.argmax(1) == target).to(episode.baseline)[:, None]  # (B, 1)
-    advantage = reward - episode.baseline.detach()  # (B, T)
+    if target.shape != episode.logits.shape[:1] or not len(target):
+        raise ValueError(
+            f"target {tuple(target.shape)} must be (B,), B > 0, for logits {tuple(episode.logits.shape)}"
+        )
+    logits, baseline = (y.to(episode.log_prob.dtype) for y in (episode.logits, episode.baseline))
+    reward = (logits.argmax(1) == target).to(baseline)[:, None]  # (B, 1)
+    advantage = reward - baseline.detach()  # (B, T)
     policy_term = -(advantage * episode.log_prob).sum(1).mean()
-    baseline_term = (episode.baseline - reward).square().mean()
-    return F.cross_entropy(episode.logits, target) + policy_term + baseline_term
+    baseline_term = (baseline - reward).square().mean()
+    return F.cross_entropy(logits, target) + policy_term + baseline_term
 
 
 def example(
@@ -208,6 +236,12 @@ def example(
     model = RAM(1, K, g, k, T, n).eval()
     nn.init.normal_(model.locate.weight, std=0.5)
     return model, (torch.rand(B, 1, H, W),)
+
+
+def variants(**sizes: int) -> dict[str, tuple[RAM, tuple[Tensor, ...]]]:
+    """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
+    model, (x,) = example(**sizes)
+    return {"given": (model, (x, torch.rand(x.shape[0], model.glimpses, 2) - 0.5))}
 
 
 if __name__ == "__main__":

@@ -3,9 +3,11 @@
 Paper: Kelvin Xu, Jimmy Ba, Ryan Kiros, Kyunghyun Cho, Aaron Courville, Ruslan Salakhutdinov, Richard Zemel,
 Yoshua Bengio, "Show, Attend and Tell: Neural Image Caption Generation with Visual Attention", ICML 2015,
 arXiv 1502.03044.
+Code: github.com/kelvinxu/arctic-captions, f4565bf, capgen.py.
 Differs: one step of attention; the decoder that makes h is left to the reader. The scores have no last
 bias, which the softmax would not see, and the soft context no gate beta. In eval mode the likeliest
-location is read instead of a sample.
+location is read instead of a sample. Layers start as torch starts them; there weights start normal with
+standard deviation 0.01, W_h orthogonal if it is square, biases at zero.
 """
 
 from typing import NamedTuple
@@ -22,9 +24,9 @@ class Glimpse(NamedTuple):
     location: Tensor
     """(B,), index into the H * W positions, row by row."""
     log_prob: Tensor
-    """(B,), log of the probability of the location."""
+    """(B,), log of the probability of the location, in float32 at least."""
     entropy: Tensor
-    """(B,), entropy of the policy in nats."""
+    """(B,), entropy of the policy in nats, in float32 at least."""
 
 
 class StochasticAttention(nn.Module):
@@ -33,6 +35,10 @@ class StochasticAttention(nn.Module):
     g(x, h) = softmax over i of v^T tanh(W_a a_i + W_h h + b), with a_i the feature vector at position i;
     f(g, x) = a_s with s ~ g. A draw has no derivative, so that the loss of the context does not train the
     policy; `reinforce_loss` does, with the log-probability that `sample` returns.
+
+    A wrapper such as DistributedDataParallel takes part in `forward` only: there train with
+    `forward(x, h, full=True)`, which returns what `sample` does. Scores and probabilities are computed in
+    float32 at least.
 
     Args:
         channels: length D of an annotation vector.
@@ -46,7 +52,7 @@ class StochasticAttention(nn.Module):
         - forward(x, h): (B, D), one of the H * W feature vectors, unchanged
 
     Raises:
-        ValueError: a size is below 1.
+        ValueError: a size is below 1, or shapes do not fit.
 
     The context is one feature vector, not a mixture:
 
@@ -82,35 +88,44 @@ class StochasticAttention(nn.Module):
 
     def attention(self, x: Tensor, h: Tensor) -> Tensor:
         """Return g(x, h), the policy: (B, D, H, W), (B, n) -> (B, H, W)."""
-        policy = self._scores(_annotations(x), h).softmax(1)  # (B, L), L = H * W
-        return policy.view_as(x[:, 0])  # (B, H, W)
+        policy = self._scores(x, h).softmax(1)  # (B, L), L = H * W
+        return policy.view(x.shape[0], *x.shape[2:]).to(x.dtype)  # (B, H, W)
 
-    def forward(self, x: Tensor, h: Tensor) -> Tensor:
-        """Return the context: a draw in train mode, the likeliest location in eval mode. (B, D)."""
+    def forward(self, x: Tensor, h: Tensor, full: bool = False) -> Tensor | Glimpse:
+        """Return the context (B, D): a draw in train mode, the likeliest location in eval mode.
+
+        With `full`, return what `sample` does, in both modes.
+        """
+        if full:
+            return self.sample(x, h)
         if self.training:
             return self.sample(x, h).context
-        annotations = _annotations(x)
-        return _read(annotations, self._scores(annotations, h).argmax(1))
+        return _read(x, self._scores(x, h).argmax(1))
 
     def sample(self, x: Tensor, h: Tensor) -> Glimpse:
         """Draw a location and return what training needs."""
-        annotations = _annotations(x)
-        log_policy = self._scores(annotations, h).log_softmax(1)  # (B, L)
+        log_policy = self._scores(x, h).log_softmax(1)  # (B, L)
         policy = log_policy.exp()
         location = policy.multinomial(1)  # (B, 1)
         log_prob = log_policy.gather(1, location).squeeze(1)  # (B,)
         entropy = -(policy * log_policy).sum(1)  # (B,)
         location = location.squeeze(1)
-        return Glimpse(_read(annotations, location), location, log_prob, entropy)
+        return Glimpse(_read(x, location), location, log_prob, entropy)
 
     def expected(self, x: Tensor, h: Tensor) -> Tensor:
         """Return the soft context, sum_i g_i a_i: (B, D, H, W), (B, n) -> (B, D)."""
         return torch.einsum("bhw,bdhw->bd", self.attention(x, h), x)
 
-    def _scores(self, annotations: Tensor, h: Tensor) -> Tensor:
+    def _scores(self, x: Tensor, h: Tensor) -> Tensor:
+        """Return v^T tanh(W_a a_i + W_h h + b) for each position, row by row: (B, L), L = H * W."""
+        if x.dim() != 4:
+            raise ValueError(f"x {tuple(x.shape)} must be (B, D, H, W)")
+        if h.dim() != 2 or h.shape[0] != x.shape[0]:
+            raise ValueError(f"h {tuple(h.shape)} must be (B, n) with the batch of x {tuple(x.shape)}")
+        annotations = x.flatten(2).transpose(1, 2)  # (B, L, D)
         hidden = self.annotation(annotations) + self.state(h)[:, None]  # (B, L, k)
-        scores: Tensor = self.score(hidden.tanh()).squeeze(-1)
-        return scores  # (B, L)
+        scores: Tensor = self.score(hidden.tanh()).squeeze(2)
+        return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
 
 def reinforce_loss(reward: Tensor, log_prob: Tensor, baseline: Tensor | float) -> Tensor:
@@ -122,33 +137,46 @@ def reinforce_loss(reward: Tensor, log_prob: Tensor, baseline: Tensor | float) -
     Args:
         reward: (B,), what each draw earned.
         log_prob: (B,), from `StochasticAttention.sample`.
-        baseline: anything that does not depend on this draw; it changes the variance, not the mean.
+        baseline: a number, or (B,), that does not depend on this draw; it changes the variance, not the mean.
+
+    Raises:
+        ValueError: the shapes differ, or there is no draw.
 
     >>> log_prob = torch.tensor([-1.0, -2.0], requires_grad=True)
     >>> reinforce_loss(torch.tensor([3.0, 0.0]), log_prob, baseline=1.0).backward()
     >>> log_prob.grad
     tensor([-1.0000,  0.5000])
     """
+    if log_prob.shape != reward.shape:
+        raise ValueError(
+            f"log_prob {tuple(log_prob.shape)} must have the shape of reward {tuple(reward.shape)}"
+        )
+    if isinstance(baseline, Tensor) and baseline.dim() and baseline.shape != reward.shape:
+        raise ValueError(
+            f"baseline {tuple(baseline.shape)} must be a number or have the shape of reward "
+            f"{tuple(reward.shape)}"
+        )
+    if not reward.numel():
+        raise ValueError(f"reward {tuple(reward.shape)} holds no draw")
     return -(reward + (reward.detach() - baseline) * log_prob).mean()
 
 
 def update_baseline(baseline: Tensor | float, reward: Tensor) -> Tensor:
     """Return the moving average of rewards after one more batch: 0.9 of the old, 0.1 of the new.
 
+    A batch without draws, or with a reward that is not finite, leaves it where it is.
+
     >>> update_baseline(-2.0, torch.tensor([0.0, -2.0]))
     tensor(-1.9000)
     """
-    return 0.9 * baseline + 0.1 * reward.detach().mean()
+    mean = reward.detach().to(torch.promote_types(reward.dtype, torch.float32)).mean()
+    return torch.where(mean.isfinite(), 0.9 * baseline + 0.1 * mean, baseline)
 
 
-def _annotations(x: Tensor) -> Tensor:
-    """Return the feature vectors row by row: (B, D, H, W) -> (B, L, D) with L = H * W."""
-    return x.flatten(2).transpose(1, 2)
-
-
-def _read(annotations: Tensor, location: Tensor) -> Tensor:
-    """Return the annotation vector at the location: (B, L, D), (B,) -> (B, D)."""
-    return torch.take_along_dim(annotations, location[:, None, None], 1).squeeze(1)
+def _read(x: Tensor, location: Tensor) -> Tensor:
+    """Return the annotation vector at the location: (B, D, H, W), (B,) -> (B, D)."""
+    index = location[:, None, None].expand(-1, x.shape[1], -1)  # (B, D, 1)
+    return x.flatten(2).gather(2, index).squeeze(2)
 
 
 def example(

@@ -229,3 +229,30 @@ def test_region_as_large_as_the_map_reads_everything(measured: Measured) -> None
 def test_refuses_impossible_arguments(arguments: tuple[int, tuple[int, ...], int, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MultipleGranularity(*arguments)
+
+
+def test_refuses_what_would_be_misread() -> None:
+    with pytest.raises(TypeError, match="float"):
+        MultipleGranularity(4, (2,), 3.0, 4)
+    block, (x,) = example()
+    with pytest.raises(ValueError, match=r"x .* must be \(B, C, H, W\)"):
+        block(x[0])
+
+
+def test_an_empty_batch_has_no_descriptors() -> None:
+    block, (x,) = example()
+    assert block(x[:0]).shape == (0, 18)
+    assert block.attention(x[:0]).shape == (0, 3, 12, 10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_close_windows_do_not_tie_in_half_precision(dtype: torch.dtype) -> None:
+    block = MultipleGranularity(1, (2,), region=2, width=1)
+    for parameter in block.parameters():
+        nn.init.zeros_(parameter)
+    grain = block.grains[0]
+    grain.detection[0].weight.data[0, 0, 1, 1] = 1.0  # energy = the map
+    nn.init.ones_(grain.classifier.weight)
+    x = torch.full((1, 1, 4, 4), 256.0)
+    x[0, 0, 3, 3] += 2  # the mean of the last window is half a unit larger
+    assert block.to(dtype).corners(x.to(dtype)).tolist() == [[[2, 2]]]

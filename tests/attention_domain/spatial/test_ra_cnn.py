@@ -1,5 +1,7 @@
 """Proofs of the attention proposal network of RA-CNN."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -223,8 +225,56 @@ def test_counts_the_parameters_of_the_first_proposal_network(measured: Measured)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"), [({"size": 0}, "size 0"), ({"sharpness": 0.0}, "sharpness 0.0 must be positive")]
+    ("wrong", "message"),
+    [
+        ({"size": 0}, "size 0"),
+        ({"sharpness": 0.0}, "sharpness 0.0 must be positive"),
+        ({"sharpness": math.nan}, "sharpness nan must be positive"),
+        ({"sharpness": math.inf}, "sharpness inf must be positive and finite"),
+    ],
 )
 def test_refuses_arguments_that_cannot_work(wrong: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         AttentionProposal(**{"in_features": 4, "size": 4, **wrong})
+
+
+def test_refuses_a_size_that_cannot_be_counted() -> None:
+    with pytest.raises(TypeError, match="float"):
+        AttentionProposal(in_features=4, size=12.5)
+
+
+def test_refuses_shapes_that_would_broadcast() -> None:
+    apn, features, x = build()
+    with pytest.raises(ValueError, match="features"):
+        apn(features[:1], x)
+    with pytest.raises(ValueError, match=r"x .* must be"):
+        apn(features, x[0])
+
+
+@pytest.mark.parametrize("label", [(4, 1), (1,), (3,), (5,)])
+def test_ranking_loss_refuses_labels_of_another_shape(label: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="label"):
+        ranking_loss(torch.randn(4, 3), torch.randn(4, 3), torch.zeros(label).long())
+
+
+def test_ranking_loss_refuses_scores_of_another_shape_and_an_empty_batch() -> None:
+    with pytest.raises(ValueError, match="after"):
+        ranking_loss(torch.randn(4, 3), torch.randn(5, 3), torch.zeros(4).long())
+    with pytest.raises(ValueError, match="label"):
+        ranking_loss(torch.randn(0, 3), torch.randn(0, 3), torch.zeros(0).long())
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("side", [224, 448])
+def test_reads_large_pictures_in_half_precision(side: int, dtype: torch.dtype, autocast: bool) -> None:
+    apn, (features, _) = example()
+    x = torch.linspace(0, 1, side).expand(4, 1, side, -1)  # grey from left to right
+    expected = apn.double()(features.double(), x.double()).float()
+    apn = apn.float() if autocast else apn.to(dtype)
+    half = (features, x) if autocast else (features.to(dtype), x.to(dtype))
+    with torch.autocast("cpu", dtype, enabled=autocast):
+        found = apn(*half)
+    assert found.dtype == half[1].dtype
+    inside = (slice(None), slice(None), slice(1, -1), slice(1, -1))  # the mask has edges of a pixel
+    torch.testing.assert_close(found.float()[inside], expected[inside], rtol=0, atol=0.02)

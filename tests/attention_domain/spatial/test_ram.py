@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from snippets.attention_domain.spatial.ram import RAM, Episode, example, hybrid_loss, look
 from tests.measure import Measured
+from tests.parallel import data_parallel
 
 
 def relu(x: Tensor) -> Tensor:
@@ -316,8 +317,74 @@ def test_a_location_outside_the_picture_is_moved_to_its_border() -> None:
         ({"glimpses": 0}, "glimpses 0"),
         ({"hidden_dim": 7}, "hidden_dim 7 is not a positive even number"),
         ({"std": 0.0}, "std 0.0 must be positive"),
+        ({"std": math.nan}, "std nan must be positive"),
     ],
 )
 def test_refuses_sizes_that_cannot_work(wrong: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         RAM(1, 10, **wrong)
+
+
+def test_refuses_a_number_of_glimpses_that_cannot_be_counted() -> None:
+    with pytest.raises(TypeError, match="float"):
+        RAM(1, 10, glimpses=6.0)
+
+
+@pytest.mark.parametrize("shape", [(3, 2), (3, 4, 2), (1, 3, 2), (3, 3, 1), (3, 3)])
+def test_refuses_locations_of_another_shape(shape: tuple[int, ...]) -> None:
+    model, x = build()
+    with pytest.raises(ValueError, match=r"given .* must be \(B, T, 2\) = \(3, 3, 2\)"):
+        model.play(x, torch.zeros(shape, dtype=x.dtype))
+
+
+def test_refuses_pictures_and_targets_of_another_shape() -> None:
+    model, x = build()
+    with pytest.raises(ValueError, match=r"x .* must be"):
+        model(x[0])
+    with pytest.raises(ValueError, match="location"):
+        look(x, torch.zeros(1, 2), 4)
+    episode = model.play(x)
+    for target in (torch.zeros(3, 4), torch.zeros(1).long(), torch.zeros(3, 1).long()):
+        with pytest.raises(ValueError, match="target"):
+            hybrid_loss(episode, target)
+    with pytest.raises(ValueError, match="target"):
+        hybrid_loss(model.play(x[:0]), torch.zeros(0).long())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_in_half_precision_it_looks_at_the_pixels_of_the_locations(dtype: torch.dtype) -> None:
+    model, _ = build(B=50, g=4, k=1)
+    x = torch.arange(900).expand(50, 1, 4, 900).div(100).floor().double()  # stripes of 100 pixels
+    locations = torch.stack([torch.linspace(-0.9, 0.9, 150), torch.zeros(150)], 1).view(50, 3, 2)
+    expected = model.play(x, locations.double()).logits
+    found = model.to(dtype).play(x.to(dtype), locations)
+    assert torch.equal(found.locations, locations)
+    off = (found.logits.double() - expected).abs().max() / expected.abs().max()
+    assert off < 16 * torch.finfo(dtype).eps
+
+
+def test_locations_in_half_precision_are_those_of_its_location_network() -> None:
+    model, x = build(T=1)
+    model.locate.bias.data = torch.tensor([0.7, -0.3], dtype=x.dtype)
+    model, x = model.bfloat16(), x.bfloat16()
+    episode = model.train().play(x)
+    assert episode.locations.dtype == episode.log_prob.dtype == torch.float32
+    off = (episode.locations[:, 0] - model.locate.bias.float()) / model.std
+    expected = -off.square().sum(1) / 2 - math.log(2 * math.pi * model.std**2)
+    inside = (episode.locations[:, 0].abs() < 1).all(1)
+    torch.testing.assert_close(episode.log_prob[inside, 0], expected[inside])
+
+
+def test_trains_under_data_parallel() -> None:
+    model, (x,) = example(B=6)
+    gradients = []
+    with data_parallel(model.train()) as parallel:
+        for network in (model, parallel):
+            model.zero_grad()
+            torch.manual_seed(0)
+            episode = network(x, full=True)
+            assert isinstance(episode, Episode)
+            hybrid_loss(episode, torch.arange(6)).backward()
+            gradients.append([p.grad.clone() for p in model.parameters()])
+    for alone, synchronised in zip(*gradients, strict=True):
+        torch.testing.assert_close(synchronised, 2 * alone)

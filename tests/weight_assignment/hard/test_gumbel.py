@@ -293,12 +293,58 @@ def test_refuses_other_masks() -> None:
     attend, (query, key, value) = build()
     with pytest.raises(TypeError, match="mask must be bool"):
         attend(query, key, value, torch.ones(2, 1, 5))
-    with pytest.raises(ValueError, match="does not broadcast"):
+    with pytest.raises(ValueError, match="three dimensions that broadcast"):
         attend(query, key, value, torch.ones(2, 1, 4, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"padding \(B, S\) as padding"):
+        attend(query[:, :2], key, value, torch.ones(2, 5, dtype=torch.bool))  # B = T: padding or (T, S)?
+    with pytest.raises(ValueError, match="does not broadcast"):
+        gumbel_softmax(torch.zeros(3, 5), 1.0, mask=torch.ones(2, 5, dtype=torch.bool))
 
 
 def test_refuses_what_cannot_work() -> None:
     with pytest.raises(ValueError, match="key_dim 0"):
         GumbelAttention(3, 0)
-    with pytest.raises(ValueError, match="temperature 0"):
-        GumbelAttention(3, 3, temperature=0)
+    for temperature in (0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match=f"temperature {temperature} must be above 0"):
+            GumbelAttention(3, 3, temperature=temperature)
+        with pytest.raises(ValueError, match=f"temperature {temperature} must be above 0"):
+            gumbel_softmax(torch.zeros(3), temperature)  # -1 would prefer the worst
+    with pytest.raises(TypeError, match="floating-point"):
+        gumbel_softmax(torch.tensor([3, 1]), 1.0)
+
+
+def test_refuses_shapes_that_would_broadcast() -> None:
+    attend, (query, key, value) = build()
+    with pytest.raises(ValueError, match="query"):
+        attend.attention(query[0], key[0])
+    with pytest.raises(ValueError, match="key"):
+        attend(query, key[:1], value)
+    with pytest.raises(ValueError, match="with the length of key"):
+        attend(query, key, value[:1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_large_scores_in_half_precision_are_drawn_from_fairly(dtype: torch.dtype) -> None:
+    torch.manual_seed(4)
+    weights = gumbel_softmax(torch.full((DRAWS, 4), 200.0, dtype=dtype), 1.0, hard=True)
+    assert weights.dtype == dtype
+    assert weights.unique().tolist() == [0.0, 1.0]
+    counts = weights.argmax(1).bincount(minlength=4)  # sums of score and noise that tie go to the first
+    assert ((counts - DRAWS / 4) ** 2 / (DRAWS / 4)).sum() < 16.3  # p = 0.001
+
+
+def test_chooses_the_largest_of_scores_that_half_precision_cannot_hold() -> None:
+    attend = GumbelAttention(512, 512)
+    attend.W.weight.data = 100 * torch.eye(512)
+    query, key = torch.full((1, 1, 512), 2.0), torch.full((1, 4, 512), 2.0)
+    key[0, 2] = 2.5  # scores are 204,800 and 256,000
+    attend, query, key = attend.half(), query.half(), key.half()
+    assert attend.eval().attention(query, key).tolist() == [[[0, 0, 1, 0]]]
+    assert attend.train().attention(query, key).tolist() == [[[0, 0, 1, 0]]]
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 1e30])
+def test_rounds_to_the_largest_sum_at_any_temperature(temperature: float) -> None:
+    scores = torch.tensor([0.0, 5.0]).expand(1000, 2)
+    torch.manual_seed(0)
+    assert gumbel_softmax(scores, temperature, hard=True).mean(0)[1] > 0.98

@@ -202,10 +202,60 @@ def test_refuses_other_masks() -> None:
     attend, query, key = build()
     with pytest.raises(TypeError, match="mask must be bool"):
         attend(query, key, torch.ones(2, 1, 11))
-    with pytest.raises(ValueError, match="does not broadcast"):
+    with pytest.raises(ValueError, match="three dimensions that broadcast"):
         attend(query, key, torch.ones(2, 1, 10, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"padding \(B, S\) as padding"):
+        attend(query[:, :2], key, torch.ones(2, 11, dtype=torch.bool))  # B = T: padding or (T, S)?
 
 
 def test_refuses_sizes_below_one() -> None:
     with pytest.raises(ValueError, match="half_width 0"):
         LocalAttention(4, 0)
+    with pytest.raises(TypeError, match="float"):
+        LocalAttention(4, 2.0)
+
+
+def test_refuses_shapes_that_would_broadcast() -> None:
+    attend, query, key = build()
+    for wrong in (key[:1], key[..., :1], key[0]):
+        with pytest.raises(ValueError, match="key"):
+            attend(query, wrong)
+    with pytest.raises(ValueError, match="query"):
+        attend(query[0], key[0])
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_monotonic_windows_stay_in_place_in_half_precision(dtype: torch.dtype, autocast: bool) -> None:
+    attend = LocalAttention(1, half_width=2, monotonic=True)
+    attend = attend if autocast else attend.to(dtype)
+    x = torch.zeros(1, 2100, 1, dtype=torch.float32 if autocast else dtype)
+    with torch.autocast("cpu", dtype, enabled=autocast):
+        weights = attend.attention(x, x)[0]
+    offsets = (torch.arange(2100) - torch.arange(2100)[:, None]).abs()
+    assert torch.equal(weights > 0, offsets <= 2)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_predicts_centres_as_well_as_its_logits_are_known(dtype: torch.dtype, autocast: bool) -> None:
+    attend, _, _ = build(d=64)
+    attend, query = attend.float(), torch.randn(1, 300, 64).to(dtype).float()
+    assert attend.predict is not None
+    with torch.autocast("cpu", dtype, enabled=autocast):
+        half = attend if autocast else attend.to(dtype)
+        found = half.centre(
+            query if autocast else query.to(dtype), query.expand(1, -1, -1)[:, :1].expand(1, 1000, -1)
+        )
+        logits = half.predict(query if autocast else query.to(dtype))
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, 1000 * logits.double().sigmoid().float(), rtol=1e-6, atol=1e-3)
+
+
+def test_backward_takes_no_memory_for_each_query_and_position() -> None:
+    attend, (query, key) = example(B=1, T=64, S=4096, d=32, w=2)
+    key.requires_grad_()
+    sizes = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: sizes.append(x.numel()) or x, lambda x: x):
+        attend(query, key).sum().backward()
+    assert max(sizes) <= 4096 * 32

@@ -1,5 +1,6 @@
 """Proofs of stochastic hard attention."""
 
+import math
 from collections.abc import Sequence
 
 import pytest
@@ -7,12 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from snippets.weight_assignment.hard.stochastic import (
+    Glimpse,
     StochasticAttention,
     example,
     reinforce_loss,
     update_baseline,
 )
 from tests.measure import Measured
+from tests.parallel import data_parallel
 
 
 def naive_scores(
@@ -252,6 +255,74 @@ def test_baseline_follows_the_reward_and_carries_no_gradient() -> None:
     assert baseline.item() == pytest.approx(2 * (1 - 0.9**100))
 
 
+def test_a_batch_without_a_finite_reward_leaves_the_baseline() -> None:
+    baseline = torch.tensor(0.5)
+    for rewards in ([], [1.0, math.nan], [-math.inf]):
+        baseline = update_baseline(baseline, torch.tensor(rewards))
+        assert baseline.item() == 0.5
+
+
+def test_baseline_of_half_precision_rewards_moves_by_small_steps() -> None:
+    baseline = update_baseline(100.0, torch.tensor([100.25], dtype=torch.float16))
+    for _ in range(100):
+        baseline = update_baseline(baseline, torch.tensor([100.25], dtype=torch.float16))
+    assert baseline.item() == pytest.approx(100.25, abs=1e-3)
+
+
+def test_forward_gives_all_that_training_needs() -> None:
+    attend, x, h = build(B=3)
+    torch.manual_seed(0)
+    found = attend(x, h, full=True)
+    torch.manual_seed(0)
+    assert isinstance(found, Glimpse)
+    assert all(torch.equal(a, b) for a, b in zip(found, attend.sample(x, h), strict=True))
+
+
+def test_trains_under_data_parallel() -> None:
+    attend, (x, h) = example()
+    gradients = []
+    with data_parallel(attend.train()) as parallel:
+        for model in (attend, parallel):
+            attend.zero_grad()
+            torch.manual_seed(0)
+            glimpse = model(x, h, full=True)
+            reinforce_loss(glimpse.context.sum(1), glimpse.log_prob, 0.0).backward()
+            gradients.append([p.grad.clone() for p in attend.parameters()])
+    for alone, synchronised in zip(*gradients, strict=True):
+        assert alone.any()
+        torch.testing.assert_close(synchronised, 2 * alone)
+
+
 def test_refuses_sizes_below_one() -> None:
     with pytest.raises(ValueError, match="state_dim 0"):
         StochasticAttention(4, 0, 3)
+
+
+def test_refuses_shapes_that_would_broadcast() -> None:
+    attend, x, h = build(B=3)
+    for wrong in (h[:1], h[0], h[:, None]):
+        with pytest.raises(ValueError, match=r"h .* with the batch of x"):
+            attend(x, wrong)
+    with pytest.raises(ValueError, match=r"x .* must be"):
+        attend(x[0], h)
+
+
+@pytest.mark.parametrize(
+    ("log_prob", "baseline", "message"),
+    [
+        ((4, 1), (), "log_prob"),
+        ((1,), (), "log_prob"),
+        ((4,), (4, 1), "baseline"),  # every sample would get the mean
+        ((4,), (1,), "baseline"),
+    ],
+)
+def test_reinforce_refuses_shapes_that_would_broadcast(
+    log_prob: tuple[int, ...], baseline: tuple[int, ...], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        reinforce_loss(torch.randn(4), torch.randn(log_prob), torch.randn(baseline))
+
+
+def test_reinforce_refuses_an_empty_batch() -> None:
+    with pytest.raises(ValueError, match="no draw"):
+        reinforce_loss(torch.randn(0), torch.randn(0), 0.0)
