@@ -228,6 +228,7 @@ CATALOGUE = _by_slug(
             parameters="8*d*(E + d + 2) + d",
             macs="8*B*T*d*(E + d) + 2*B*T*d",
             complexity=r"O(T d (E + d))",
+            evidence=(Evidence.SECONDARY,),
             aliases=(
                 "BLSTM",
                 "Att-BLSTM",
@@ -247,6 +248,7 @@ CATALOGUE = _by_slug(
             parameters="d_a*(d_s + d_h + 1)",
             macs="B*(S*d_a*d_h + d_a*d_s + S*d_a + S*d_h)",
             complexity=r"O(S d_a d_h)",
+            evidence=(Evidence.PAPER, Evidence.CODE),
             aliases=(
                 "Bahdanau attention",
                 "additive attention",
@@ -267,6 +269,7 @@ CATALOGUE = _by_slug(
             parameters="2*d_t*d_s + d_t**2",
             macs="B*T*(2*d_t*d_s + d_t**2 + 2*S*d_s)",
             complexity=r"O(T d_t (d_t + d_s) + T S d_s)",
+            evidence=(Evidence.PAPER, Evidence.CODE),
             aliases=(
                 "Luong attention",
                 "multiplicative attention",
@@ -287,6 +290,7 @@ CATALOGUE = _by_slug(
             parameters="d_k",
             macs="B*S*(d_k + d_v)",
             complexity=r"O(S (d_k + d_v))",
+            evidence=(Evidence.PAPER,),
             aliases=(
                 "key-value attention",
                 "plain attention",
@@ -367,6 +371,7 @@ CATALOGUE = _by_slug(
             parameters="4*E**2 + 4*E",
             macs="4*B*T*E**2 + 2*B*T**2*E",
             complexity=r"O(T E^2 + T^2 E)",
+            evidence=(Evidence.PAPER, Evidence.CODE),
             aliases=(
                 "MHA",
                 "MHSA",
@@ -386,6 +391,7 @@ CATALOGUE = _by_slug(
             parameters="3*E*d",
             macs="3*B*T*E*d + 2*B*T**2*d",
             complexity=r"O(T E d + T^2 d)",
+            evidence=(Evidence.PAPER, Evidence.CODE),
             aliases=(
                 "self-attention",
                 "intra-attention",
@@ -406,6 +412,7 @@ CATALOGUE = _by_slug(
             parameters="d_a*(D + hops)",
             macs="B*T*(D*d_a + d_a*hops + D*hops)",
             complexity=r"O(T (d_a + r) D)",
+            evidence=(Evidence.PAPER, Evidence.CODE),
             aliases=(
                 "structured self-attention",
                 "self-attentive sentence embedding",
@@ -426,6 +433,7 @@ CATALOGUE = _by_slug(
             parameters="layers*(28*E**2 + 32*E)",
             macs="layers*(14*B*(S + T)*E**2 + 2*B*E*(S**2 + S*T + T**2))",
             complexity=r"O((S + T) E^2 + (S + T)^2 E)",
+            evidence=(Evidence.PAPER, Evidence.CODE),
             aliases=(
                 "Transformer",
                 "encoder-decoder Transformer",

@@ -2,10 +2,11 @@
 
 Paper: Ashish Vaswani, Noam Shazeer, Niki Parmar, Jakob Uszkoreit, Llion Jones, Aidan N. Gomez,
 Lukasz Kaiser, Illia Polosukhin, "Attention Is All You Need", NeurIPS 2017, arXiv 1706.03762 (section 3.2).
+Code: tensorflow/tensor2tensor bafdc1b, tensor2tensor/layers/common_attention.py (multihead_attention).
 Differs: the four projections have biases (as in `torch.nn.MultiheadAttention`; `bias=False` is the paper's
 equation), and `dropout` acts on the weights, which the paper does not mention. Start values are those of
-`nn.Linear`. Unlike torch's module: batch first, a True in a mask allows, and weights come per head, not
-averaged.
+`nn.Linear`; Xavier's in the released code. Unlike torch's module: batch first, a True in a mask allows, and
+weights come per head, not averaged.
 """
 
 import math

@@ -5,8 +5,10 @@ Lukasz Kaiser, Illia Polosukhin, "Attention Is All You Need", NeurIPS 2017, arXi
 (equation 1 for one head of section 3.2; positions of section 3.5).
 Earlier, as intra-attention in a recurrent network: Jianpeng Cheng, Li Dong, Mirella Lapata, "Long Short-Term
 Memory-Networks for Machine Reading", EMNLP 2016, arXiv 1601.06733.
+Code: tensorflow/tensor2tensor bafdc1b, tensor2tensor/layers/common_attention.py (multihead_attention).
 Differs: one head only, hence no output matrix; positions are a function of their own, to be added to the
-input by whoever wants them, because attention works without. Start values are those of `nn.Linear`.
+input by whoever wants them, because attention works without. Start values are those of `nn.Linear`; Xavier's
+in the released code.
 """
 
 import math

@@ -5,10 +5,11 @@ Lukasz Kaiser, Illia Polosukhin, "Attention Is All You Need", NeurIPS 2017, arXi
 Pre-norm: Ruibin Xiong, Yunchang Yang, Di He, Kai Zheng, Shuxin Zheng, Chen Xing, Huishuai Zhang, Yanyan
 Lan, Liwei Wang, Tie-Yan Liu, "On Layer Normalization in the Transformer Architecture", ICML 2020,
 arXiv 2002.04745.
+Code: tensorflow/tensor2tensor bafdc1b, tensor2tensor/layers/transformer_layers.py and models/transformer.py.
 Differs: inputs and outputs are vectors, so embeddings (times sqrt(E)) and the output softmax are left to the
 caller; the attention projections have biases, as in torch; with `norm_first=True`, which is not in the first
-paper, each stack ends in a norm. Start values are those of `nn.Linear` and `nn.LayerNorm`, drawn anew for
-each layer.
+paper, each stack ends in a norm. Norms add 1e-5, not the 1e-6 of the released code. Start values are those
+of `nn.Linear`, drawn for each layer; Xavier's in the released code.
 """
 
 import math

@@ -280,6 +280,8 @@ def test_refuses_states_that_would_broadcast(kind: str) -> None:
 def test_scores_of_wide_states_fit_into_half_precision(kind: str) -> None:
     torch.manual_seed(0)
     layer = GlobalAttention(1024, 1024, kind).half()
+    if kind == "general":
+        nn.init.eye_(layer.W_a.weight)
     target, source = ((30 * torch.randn(2, n, 1024)).half() for n in (3, 40))
     weights = layer.attention(target, source)
     assert weights.dtype == torch.float16
