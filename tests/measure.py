@@ -1,6 +1,6 @@
 """What a proof measures: asserts it, and keeps figure and limit for `docs/proofs.json`."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -91,7 +91,6 @@ class Measured:
         self,
         name: str,
         actual: float,
-        holds: Callable[[float], bool] | None = None,
         *,
         above: float | None = None,
         at_least: float | None = None,
@@ -108,10 +107,6 @@ class Measured:
         Traceback (most recent call last):
         AssertionError: change = 0.05 is not > 0.1
         """
-        if holds is not None:  # the old form, while tests are converted
-            assert holds(actual), f"{name} = {actual:.6g} does not hold"
-            self.figures.append(Figure(name, actual, Limit(equals=actual)))
-            return
         limit = Limit(above, at_least, below, at_most, equals, within)
         assert limit.kept(actual), f"{name or 'count'} = {number(actual, 6)} is not {limit}"
         self.figures.append(Figure(name, actual, limit))
