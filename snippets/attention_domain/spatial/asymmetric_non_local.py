@@ -2,10 +2,12 @@
 
 Paper: Zhen Zhu, Mengde Xu, Song Bai, Tengteng Huang, Xiang Bai, "Asymmetric Non-local Neural Networks for
 Semantic Segmentation", ICCV 2019, arXiv 1908.07678.
+Code: MendelXu/ANN, f4eabeb, models/seg/utils/apnb.py and afnb.py.
 Differs: values are averaged before their convolution, not after it, which is the same and takes fewer
 operations; APNB computes the map that is both query and key once; keys and values have one width P.
 """
 
+import operator
 from collections.abc import Sequence
 
 import torch
@@ -34,16 +36,20 @@ class AnchorBlock(nn.Module):
             raise ValueError(f"channels {channels} is not divisible by reduction {reduction}")
         if not sides or min(sides) < 1:
             raise ValueError(f"sides {tuple(sides)} must be one or more numbers of at least 1")
-        self.sides = tuple(sides)
+        self.sides = tuple(operator.index(side) for side in sides)
         self.inner = channels // reduction
         self.key = self.embedding(source_channels)
         self.value = nn.Conv2d(source_channels, self.inner, 1)
         self.W = nn.Conv2d(self.inner, channels, 1)
-        for parameter in self.W.parameters():
-            nn.init.zeros_(parameter)
         self.fuse = nn.Sequential(
             nn.Conv2d(2 * channels, channels, 1), nn.BatchNorm2d(channels), nn.Dropout2d(0.05)
         )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set W to zero, so that no context is added."""
+        for parameter in self.W.parameters():
+            nn.init.zeros_(parameter)
 
     def embedding(self, channels: int) -> nn.Sequential:
         """Return a layer for queries or keys: (B, channels, H, W) -> (B, P, H, W)."""
@@ -51,8 +57,9 @@ class AnchorBlock(nn.Module):
 
     def weigh(self, query: Tensor, key: Tensor) -> Tensor:
         """Return the weights of the anchors of `key`: (B, P, H, W), (B, P, H', W') -> (B, N, S)."""
-        scores = _rows(query) @ _rows(pyramid(key, self.sides)).mT  # (B, N, S)
-        return torch.softmax(self.inner**-0.5 * scores, dim=-1)
+        root = self.inner**-0.25  # half of 1 / sqrt(P) on each side keeps float16 in its range
+        scores = (root * _rows(query)) @ (root * _rows(pyramid(key, self.sides))).mT  # (B, N, S)
+        return torch.softmax(scores, dim=-1)
 
     def read(self, query: Tensor, key: Tensor, source: Tensor, x: Tensor) -> Tensor:
         """Return x fused with the weighted anchors of `source`: (B, C, H, W), without storing the weights."""
@@ -72,6 +79,9 @@ class APNB(AnchorBlock):
     g(x) = softmax over the anchors of k . anchor / sqrt(P); f(g, x) = fuse([W sum of g * value, x]).
 
     W starts at zero: a new block adds no context. It is not the identity; no skip leads around it.
+
+    Second derivatives and forward mode need torch's math kernel:
+    `with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):`.
 
     Args:
         channels: number of channels C.
@@ -120,12 +130,29 @@ class APNB(AnchorBlock):
 class AFNB(AnchorBlock):
     """Asymmetric fusion non-local block: a high-level map reads the anchors of a low-level map.
 
-    As APNB, with a layer of its own for the query, and without the last ReLU.
+    As APNB, kernel and start included, with a layer of its own for the query, and without the last ReLU.
+
+    Args:
+        low_channels: number of channels C' of the low-level map.
+        high_channels: number of channels C of the high-level map.
+        reduction: ratio r; queries, keys and values have P = C / r channels.
+        sides: sides of the grids; their squares sum to S.
 
     Shape:
         - low: (B, C', H', W'); high: (B, C, H, W); any sizes
-        - attention(low, high): (B, N, S)
+        - attention(low, high): (B, N, S), the weights of a position of `high` sum to one
         - forward(low, high): (B, C, H, W)
+
+    Raises:
+        ValueError: a size is below 1, `sides` is empty, `reduction` does not divide `high_channels`, or the
+            maps have different batch sizes.
+
+    With grids of 1 x 1 and 2 x 2 there are five anchors, whatever the sizes of the maps:
+
+    >>> low, high = torch.randn(2, 6, 12, 9), torch.randn(2, 8, 5, 7)
+    >>> weights = AFNB(6, 8, reduction=2, sides=(1, 2)).attention(low, high)
+    >>> weights.shape, torch.allclose(weights.sum(dim=-1), torch.ones(2, 35))
+    (torch.Size([2, 35, 5]), True)
     """
 
     def __init__(
@@ -136,11 +163,18 @@ class AFNB(AnchorBlock):
 
     def attention(self, low: Tensor, high: Tensor) -> Tensor:
         """Return g(low, high), the weights of the anchors of `low` for the positions of `high`: (B, N, S)."""
-        return self.weigh(self.query(high), self.key(low))
+        return self.weigh(*self._compared(low, high))
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
         """Return f(g(low, high), low, high): (B, C', H', W'), (B, C, H, W) -> (B, C, H, W)."""
-        return self.read(self.query(high), self.key(low), low, high)
+        return self.read(*self._compared(low, high), low, high)
+
+    def _compared(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries of `high`, keys of `low`: (B, C', H', W'), (B, C, H, W) -> (B, P, H, W), (B, P, H', W')."""
+        if low.shape[0] != high.shape[0]:
+            shapes = f"low {tuple(low.shape)} must have the batch size of high {tuple(high.shape)}"
+            raise ValueError(shapes)
+        return self.query(high), self.key(low)
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -154,6 +188,17 @@ def example(B: int = 3, C: int = 28, H: int = 10, W: int = 13, r: int = 2) -> tu
     block = APNB(C, reduction=r).eval()
     nn.init.normal_(block.W.weight, std=0.5)
     return block, (torch.randn(B, C, H, W),)
+
+
+def variants(**sizes: int) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
+    """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
+    block, (x,) = example(**sizes)
+    B, C, H, W = x.shape
+    low, ratio = torch.randn(B, C // 2, 2 * H, 2 * W), C // block.inner
+    blocks = {"sides": APNB(C, ratio, sides=[2, 3]), "fusion": AFNB(C // 2, C, ratio)}
+    for other in blocks.values():
+        nn.init.normal_(other.W.weight, std=0.5)
+    return {"sides": (blocks["sides"].eval(), (x,)), "fusion": (blocks["fusion"].eval(), (low, x))}
 
 
 if __name__ == "__main__":

@@ -2,8 +2,11 @@
 
 Paper: Zilong Huang, Xinggang Wang, Lichao Huang, Chang Huang, Yunchao Wei, Wenyu Liu, "CCNet: Criss-Cross
 Attention for Semantic Segmentation", ICCV 2019, arXiv 1811.11721.
+Code: speedinghzl/CCNet, 1fae6c6, cc_attention/functions.py.
 Differs: nothing in the block. The paper's network puts convolutions around it, which are not here.
 """
+
+import operator
 
 import torch
 from torch import Tensor, nn
@@ -56,20 +59,29 @@ class CrissCrossAttention(nn.Module):
             )
         if channels % reduction:
             raise ValueError(f"channels {channels} is not divisible by reduction {reduction}")
-        self.recurrence = recurrence
+        self.recurrence = operator.index(recurrence)
         self.query = nn.Conv2d(channels, channels // reduction, 1)
         self.key = nn.Conv2d(channels, channels // reduction, 1)
         self.value = nn.Conv2d(channels, channels, 1)
-        self.gamma = nn.Parameter(torch.zeros(1))
+        self.gamma = nn.Parameter(torch.empty(1))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set gamma to zero, so that the block is the identity."""
+        nn.init.zeros_(self.gamma)
 
     def attention(self, x: Tensor) -> Tensor:
-        """Return g(x), the weights of one pass over x: (B, C, H, W) -> (B, H, W, H + W)."""
-        query, key = self.query(x), self.key(x)  # (B, P, H, W) each
+        """Return g(x), the weights of one pass over x: (B, C, H, W) -> (B, H, W, H + W).
+
+        Queries are divided by 256 before the product, so that float16 has room for scores beyond 65504.
+        """
+        query, key = self.query(x) / 256, self.key(x)  # (B, P, H, W) each
         column = torch.einsum("bphw,bpiw->bhwi", query, key)  # (B, H, W, H)
         row = torch.einsum("bphw,bphj->bhwj", query, key)  # (B, H, W, W)
         itself = torch.eye(x.shape[2], dtype=torch.bool, device=x.device)[:, None]  # (H, 1, H)
-        column = column.masked_fill(itself, float("-inf"))
-        return torch.cat([column, row], dim=-1).softmax(dim=-1)
+        scores = torch.cat([column.masked_fill(itself, float("-inf")), row], dim=-1)  # (B, H, W, H + W)
+        wide = torch.promote_types(scores.dtype, torch.float32)
+        return (256 * scores.to(wide)).softmax(dim=-1).to(x.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return R passes of f(g(x), x): (B, C, H, W) -> (B, C, H, W)."""
@@ -90,6 +102,11 @@ def example(
     block = CrissCrossAttention(C, reduction=r, recurrence=R).eval()
     nn.init.ones_(block.gamma)
     return block, (torch.randn(B, C, H, W),)
+
+
+def variants(**sizes: int) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
+    """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
+    return {"one_pass": example(**sizes | {"R": 1})}
 
 
 if __name__ == "__main__":

@@ -2,10 +2,11 @@
 
 Paper: Minghao Yin, Zhuliang Yao, Yue Cao, Xiu Li, Zheng Zhang, Stephen Lin, Han Hu, "Disentangled Non-Local
 Neural Networks", ECCV 2020, arXiv 2006.06668.
+Code: Howal/DNL-Object-Detection, 6ae8884, mmdet/ops/nl_gc_block.py; mmsegmentation 1.2.2, dnl_head.py.
 Differs: queries, keys and the unary score have no bias, because whitening and softmax remove one. Values are
 narrow and `W_z` starts at zero, as in mmsegmentation. The authors' own code has wide values, no `W_z`, a
-factor on the pairwise term alone, and for detection `scale` = P^-0.5 / 0.05.
-`forward` stores no N x N matrix.
+factor on the pairwise term alone, and for detection `scale` = P^-0.5 / 0.05. Both start convolutions with
+N(0, 0.01^2), here torch's start is left. `forward` stores no N x N matrix.
 """
 
 import torch
@@ -21,6 +22,9 @@ class DisentangledNonLocal(nn.Module):
 
     The first softmax is the pairwise term, the second, the same for all i, the unary term.
 
+    Second derivatives and forward mode need torch's math kernel:
+    `with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):`.
+
     Args:
         channels: number of channels C.
         reduction: ratio r.
@@ -32,7 +36,8 @@ class DisentangledNonLocal(nn.Module):
         - forward(x): (B, C, H, W)
 
     Raises:
-        ValueError: a size is below 1, or `reduction` does not divide `channels`.
+        ValueError: a size is below 1, `reduction` does not divide `channels`, or x has another number of
+            dimensions.
 
     >>> block, (x,) = example()
     >>> torch.equal(DisentangledNonLocal(16)(x), x)
@@ -61,13 +66,21 @@ class DisentangledNonLocal(nn.Module):
         self.m = nn.Conv2d(channels, 1, 1, bias=False)
         self.g = nn.Conv2d(channels, inner, 1)
         self.W_z = nn.Conv2d(inner, channels, 1)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set `W_z` to zero, so that the block is the identity."""
         for parameter in self.W_z.parameters():
             nn.init.zeros_(parameter)
 
     def pairwise(self, x: Tensor) -> Tensor:
-        """Return the weights that depend on the query: (B, C, H, W) -> (B, N, N), rows sum to one."""
-        query, key = _whitened(self.theta(x)), _whitened(self.phi(x))  # (B, N, P), twice
-        return (self.scale * query @ key.mT).softmax(dim=-1)
+        """Return the weights that depend on the query: (B, C, H, W) -> (B, N, N), rows sum to one.
+
+        Queries are divided by 256 before the product, so that float16 has room for scores beyond 65504.
+        """
+        query, key = self._compared(x)  # (B, N, P), twice
+        scores = (query / 256 @ key.mT).to(torch.promote_types(query.dtype, torch.float32))  # (B, N, N)
+        return (256 * self.scale * scores).softmax(dim=-1).to(x.dtype)
 
     def unary(self, x: Tensor) -> Tensor:
         """Return the weights that do not: (B, C, H, W) -> (B, 1, N), sums to one."""
@@ -80,15 +93,21 @@ class DisentangledNonLocal(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return f(g(x), x), without the weights of the pairs: (B, C, H, W) -> (B, C, H, W)."""
-        query, key = _whitened(self.theta(x)), _whitened(self.phi(x))  # (B, N, P), twice
+        query, key = self._compared(x)  # (B, N, P), twice
         value = _rows(self.g(x))  # (B, N, P)
         common = F.scaled_dot_product_attention(  # the fused kernel wants an axis of heads
             query[:, None], key[:, None], value[:, None], scale=self.scale
         )[:, 0]  # (B, N, P)
         salient = self.unary(x) @ value  # (B, 1, P), the same for all positions
-        y = (common + salient).mT.reshape(x.shape[0], -1, *x.shape[2:])  # (B, P, H, W)
-        z: Tensor = x + self.W_z(y)
+        y = (common + salient).mT  # (B, P, N)
+        z: Tensor = x + self.W_z(y.reshape(*y.shape[:2], *x.shape[2:]))
         return z
+
+    def _compared(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and keys without their means: (B, C, H, W) -> (B, N, P), twice."""
+        if x.dim() != 4:
+            raise ValueError(f"x {tuple(x.shape)} must be (B, C, H, W)")
+        return _whitened(self.theta(x)), _whitened(self.phi(x))
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -99,7 +118,8 @@ def _rows(x: Tensor) -> Tensor:
 def _whitened(x: Tensor) -> Tensor:
     """(B, P, H, W) -> (B, N, P), the mean over all positions subtracted from each channel."""
     rows = _rows(x)  # (B, N, P)
-    return rows - rows.mean(dim=1, keepdim=True)
+    mean = rows.mean(dim=1, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))  # (B, 1, P)
+    return (rows - mean).to(x.dtype)
 
 
 def example(
@@ -110,6 +130,13 @@ def example(
     block = DisentangledNonLocal(C, reduction=r).eval()
     nn.init.normal_(block.W_z.weight, std=0.3)
     return block, (torch.randn(B, C, H, W),)
+
+
+def variants(**sizes: int) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
+    """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
+    block, inputs = example(**sizes)
+    block.scale = block.theta.out_channels**-0.5 / 0.05
+    return {"scaled": (block, inputs)}
 
 
 if __name__ == "__main__":

@@ -2,9 +2,13 @@
 
 Paper: Xia Li, Zhisheng Zhong, Jianlong Wu, Yibo Yang, Zhouchen Lin, Hong Liu, "Expectation-Maximization
 Attention Networks for Semantic Segmentation", ICCV 2019, arXiv 1907.13426.
-Differs: bases get length one exactly (the released code adds 1e-6 to two divisors); the moving average is
-part of the block, as in batch normalisation (the released code has it in its training script).
+Code: XiaLiPKU/EMANet, f09ffac, network.py and train.py.
+Differs: bases get length one exactly (the released code adds 1e-6 to two divisors); the moving average is a
+method, to be called once a step (released code: lines of its training script); the batch normalisation has
+torch's momentum 0.1 (released code: 0.0003).
 """
+
+import operator
 
 import torch
 import torch.nn.functional as F
@@ -21,13 +25,14 @@ class EMAUnit(nn.Module):
     g(x) = z, how much each position belongs to each basis; f(g, x) = relu(x + BN(V relu(sum_k z_k mu_k))).
 
     The steps are not differentiated: z and mu are constants in the backward pass. So W and b never change,
-    and are frozen here. Training moves `bases`, where the steps start, towards the bases of each batch.
+    and are frozen here. `bases`, where the steps start, learn by a moving average instead: in training
+    `forward` notes the mean of mu as `fitted`, and `move_bases`, called once a step, moves them towards it.
 
     Args:
         channels: number of channels C.
         bases: number K of bases.
         iterations: number T of steps of each kind.
-        momentum: share of the old bases that a training batch leaves.
+        momentum: share of the old bases that a step leaves.
 
     Shape:
         - x: (B, C, H, W), any H and W
@@ -35,7 +40,7 @@ class EMAUnit(nn.Module):
         - forward(x): (B, C, H, W)
 
     Raises:
-        ValueError: a size is below 1, or `momentum` is not in [0, 1].
+        ValueError: a size is below 1, `momentum` is not in [0, 1], or x has another number of dimensions.
 
     Whatever the map, it is rebuilt from K = 6 vectors; the weights of a position sum to one:
 
@@ -46,11 +51,15 @@ class EMAUnit(nn.Module):
     >>> torch.allclose(z.sum(dim=-1), torch.ones(2, 5 * 7))
     True
 
-    Only the skip and the last layers learn by gradients:
+    Only the last layers learn by gradients, and the bases by the moving average:
 
-    >>> block(x).sum().backward()
+    >>> block.train()(x).sum().backward()
     >>> sorted({name.split(".")[0] for name, p in block.named_parameters() if p.grad is not None})
     ['expand']
+    >>> before = block.bases.clone()
+    >>> block.move_bases()
+    >>> torch.allclose(block.bases, 0.9 * before + 0.1 * mu.mean(dim=0))
+    True
     """
 
     bases: Tensor
@@ -63,31 +72,55 @@ class EMAUnit(nn.Module):
             )
         if not 0 <= momentum <= 1:
             raise ValueError(f"momentum {momentum} is not in [0, 1]")
-        self.iterations = iterations
+        self.iterations = operator.index(iterations)
         self.momentum = momentum
         self.project = nn.Conv2d(channels, channels, 1).requires_grad_(False)
         self.expand = nn.Sequential(nn.Conv2d(channels, channels, 1, bias=False), nn.BatchNorm2d(channels))
-        self.register_buffer("bases", F.normalize(torch.randn(bases, channels), dim=-1))
+        self.register_buffer("bases", torch.empty(bases, channels))
+        self.fitted: Tensor | None = None
+        self.reset_parameters()
 
-    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Start as the released code: weights of variance 2 / C, bases in random directions."""
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out")
+        self.bases.copy_(F.normalize(torch.randn_like(self.bases), dim=-1))
+
     def fit(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return weights z and bases mu after T steps: (B, C, H, W) -> (B, N, K), (B, K, C)."""
-        features = self.project(x).flatten(2).mT  # (B, N, C)
-        mu = self.bases.expand(x.shape[0], -1, -1)  # (B, K, C)
+        """Return weights z and bases mu after T steps: (B, C, H, W) -> (B, N, K), (B, K, C).
+
+        Means instead of sums: they have the same direction, and stay in the range of float16.
+        """
+        if x.dim() != 4:
+            raise ValueError(f"x {tuple(x.shape)} must be (B, C, H, W)")
+        wide = torch.promote_types(x.dtype, torch.float32)
+        features = self.project(x).detach().flatten(2).mT.to(wide)  # (B, N, C)
+        mu = self.bases.to(wide).expand(x.shape[0], -1, -1)  # (B, K, C)
         for _ in range(self.iterations):
-            z = (features @ mu.mT).softmax(dim=-1)  # (B, N, K)
-            mu = F.normalize(z.mT @ features, dim=-1)  # (B, K, C)
-        return z, mu
+            z = (features @ mu.mT).to(wide).softmax(dim=-1)  # (B, N, K)
+            means = F.normalize(z, p=1, dim=1).mT @ features  # (B, K, C), weighted by z
+            mu = F.normalize(means.to(wide), dim=-1)
+        return z.to(x.dtype), mu.to(x.dtype)
 
     def attention(self, x: Tensor) -> Tensor:
         """Return g(x) = z, the weight of each basis for each position: (B, C, H, W) -> (B, N, K)."""
         return self.fit(x)[0]
 
+    def move_bases(self) -> None:
+        """Move `bases` towards those of the last training batch; call it once a step, after backward.
+
+        A batch that was empty or led to NaN leaves them where they are.
+        """
+        if self.fitted is not None and self.fitted.isfinite().all():
+            self.bases.lerp_(self.fitted.to(self.bases), 1 - self.momentum)
+        self.fitted = None
+
     def forward(self, x: Tensor) -> Tensor:
-        """Return f(g(x), x); in training, also move the bases: (B, C, H, W) -> (B, C, H, W)."""
+        """Return f(g(x), x); in training, also note the mean bases: (B, C, H, W) -> (B, C, H, W)."""
         z, mu = self.fit(x)
         if self.training:
-            self.bases.lerp_(mu.mean(dim=0), 1 - self.momentum)
+            self.fitted = mu.mean(dim=0)  # (K, C)
         rebuilt = (z @ mu).mT.reshape(x.shape)  # (B, C, H, W), of rank K at most
         return F.relu(x + self.expand(F.relu(rebuilt)))
 

@@ -2,6 +2,7 @@
 
 Paper: Yue Cao, Jiarui Xu, Stephen Lin, Fangyun Wei, Han Hu, "GCNet: Non-local Networks Meet
 Squeeze-Excitation Networks and Beyond", ICCV Workshops 2019, arXiv 1904.11492.
+Code: xvjiarui/GCNet, 029db54, mmdet/ops/gcb/context_block.py.
 Differs: the score has no bias, because the softmax removes one. A width that r does not divide is refused,
 and a single hidden unit, which the layer normalisation would make constant. The released code can also add
 and multiply at once.
@@ -32,8 +33,8 @@ class GlobalContext(nn.Module):
         - forward(x): (B, C, H, W)
 
     Raises:
-        ValueError: `fusion` is unknown, a size is below 1, `reduction` does not divide `channels`, or
-            fewer than two units are left.
+        ValueError: `fusion` is unknown, a size is below 1, `reduction` does not divide `channels`, fewer
+            than two units are left, or x has another number of dimensions.
 
     >>> block, (x,) = example()
     >>> torch.equal(GlobalContext(64)(x), x), torch.equal(GlobalContext(64, fusion="mul")(x), x / 2)
@@ -67,13 +68,20 @@ class GlobalContext(nn.Module):
             raise ValueError(f"channels {channels} / reduction {reduction} leaves fewer than 2 units")
         self.fusion = fusion
         self.score = nn.Conv2d(channels, 1, 1, bias=False)
-        last = nn.Linear(hidden, channels)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-        self.transform = nn.Sequential(nn.Linear(channels, hidden), nn.LayerNorm(hidden), nn.ReLU(), last)
+        first, last = nn.Linear(channels, hidden), nn.Linear(hidden, channels)
+        self.transform = nn.Sequential(first, nn.LayerNorm(hidden), nn.ReLU(), last)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start as the released code: the score with variance 2 / C, the last layer with zeros."""
+        nn.init.kaiming_normal_(self.score.weight)
+        for parameter in self.transform[-1].parameters():
+            nn.init.zeros_(parameter)
 
     def attention(self, x: Tensor) -> Tensor:
         """Return g(x), one weight per position: (B, C, H, W) -> (B, 1, N)."""
+        if x.dim() != 4:
+            raise ValueError(f"x {tuple(x.shape)} must be (B, C, H, W)")
         scores: Tensor = self.score(x).flatten(2)  # (B, 1, N)
         return scores.softmax(dim=-1)
 
@@ -96,6 +104,13 @@ def example(
     for parameter in block.transform.parameters():
         nn.init.normal_(parameter, std=0.5)
     return block, (torch.randn(B, C, H, W),)
+
+
+def variants(**sizes: int) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
+    """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
+    block, inputs = example(**sizes)
+    block.fusion = "mul"
+    return {"mul": (block, inputs)}
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 Paper: Xiaolong Wang, Ross Girshick, Abhinav Gupta, Kaiming He, "Non-local Neural Networks", CVPR 2018,
 arXiv 1711.07971.
+Code: facebookresearch/video-nonlocal-net, c253ed5, lib/models/nonlocal_helper.py (Caffe2: read, not run).
 Differs: maps of two dimensions; `W_z` has no bias, because the batch normalisation behind it removes one;
-projections start as torch starts them. The released code scales the exponent (`scale`) and pools x itself.
-`forward` stores no N x N matrix, whatever the pairwise function.
+convolutions start as torch starts them (paper: He's method; released code: N(0, 0.01^2) and biases of zero).
+The released code scales the exponent (`scale`) and pools x itself. `forward` stores no N x N matrix, whatever
+the pairwise function.
 """
 
 import torch
@@ -25,20 +27,24 @@ class NonLocalBlock(nn.Module):
 
     The block starts as the identity: the batch normalisation behind `W_z` has weight zero.
 
+    Second derivatives and forward mode of the Gaussians need torch's math kernel:
+    `with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):`.
+
     Args:
         channels: number of channels C.
         mode: pairwise function, one of the four above.
         reduction: ratio r.
         scale: factor of the exponent in the two Gaussians; 1 in the paper, P^-0.5 in the released code.
-        subsample: max-pool keys and values by 2 x 2; N' = H W / 4 instead of N' = N = H W.
+        subsample: max-pool keys and values by 2 x 2, but no side of one; N' = H W / 4, not N' = N = H W.
 
     Shape:
-        - x: (B, C, H, W), any H and W (from 2 on with `subsample`)
+        - x: (B, C, H, W), any H and W
         - attention(x): (B, N, N'), queries by keys; only the Gaussian weights of a query sum to one
         - forward(x): (B, C, H, W)
 
     Raises:
-        ValueError: `mode` is unknown, a size is below 1, or `reduction` does not divide `channels`.
+        ValueError: `mode` is unknown, a size is below 1, `reduction` does not divide `channels`, or x has
+            another number of dimensions.
 
     >>> block, (x,) = example()
     >>> torch.equal(NonLocalBlock(16)(x), x)
@@ -74,6 +80,7 @@ class NonLocalBlock(nn.Module):
             raise ValueError(f"channels {channels} is not divisible by reduction {reduction}")
         self.mode = mode
         self.scale = scale
+        self.subsample = subsample
         inner = channels // reduction
         embedded = mode != "gaussian"
         self.theta = nn.Conv2d(channels, inner, 1) if embedded else nn.Identity()
@@ -81,40 +88,64 @@ class NonLocalBlock(nn.Module):
         self.g = nn.Conv2d(channels, inner, 1)
         if mode == "concatenation":
             self.w_f = nn.Linear(2 * inner, 1, bias=False)
-        self.pool = nn.MaxPool2d(2) if subsample else nn.Identity()
         self.W_z = nn.Conv2d(inner, channels, 1, bias=False)
         self.norm = nn.BatchNorm2d(channels)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set the weight of the normalisation to zero, so that the block is the identity."""
         nn.init.zeros_(self.norm.weight)
+
+    def pool(self, x: Tensor) -> Tensor:
+        """Return the maxima of 2 x 2 windows, if `subsample`: (B, P, H, W) -> (B, P, H / 2, W / 2)."""
+        return F.max_pool2d(x, (min(2, x.shape[2]), min(2, x.shape[3]))) if self.subsample else x
 
     def attention(self, x: Tensor) -> Tensor:
         """Return g(x), the weight of each key for each query: (B, C, H, W) -> (B, N, N')."""
-        query, key = _rows(self.theta(x)), _rows(self.pool(self.phi(x)))  # (B, N, P), (B, N', P)
+        query, key = self._compared(x)  # (B, N, P), (B, N', P)
         if self.mode == "concatenation":
             a, b = self._halves(query, key)
             return F.relu(a[:, :, None] + b[:, None]) / b.shape[1]
-        scores = query @ key.mT  # (B, N, N')
         if self.mode == "dot_product":
-            return scores / scores.shape[-1]
-        return (self.scale * scores).softmax(dim=-1)
+            root: float = key.shape[1] ** -0.5  # half of 1 / N' on each side keeps float16 in its range
+            return (root * query) @ (root * key).mT
+        return (self.scale * scores(query, key)).softmax(dim=-1).to(x.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return f(g(x), x), without the weights themselves: (B, C, H, W) -> (B, C, H, W)."""
-        query, key = _rows(self.theta(x)), _rows(self.pool(self.phi(x)))  # (B, N, P), (B, N', P)
+        query, key = self._compared(x)  # (B, N, P), (B, N', P)
         value = _rows(self.pool(self.g(x)))  # (B, N', P)
         if self.mode == "concatenation":
-            y = relu_sum(*self._halves(query, key), value) / value.shape[1]
+            y = relu_mean(*self._halves(query, key), value)
         elif self.mode == "dot_product":
-            y = query @ (key.mT @ value) / value.shape[1]  # P x P is what lies between
+            root: float = key.shape[1] ** -0.5
+            y = query @ ((root * key).mT @ (root * value))  # P x P is what lies between
         else:
             y = softmax_sum(query, key, value, self.scale)
-        y = y.mT.reshape(x.shape[0], -1, *x.shape[2:])  # (B, P, H, W)
+        y = y.mT.reshape(*y.mT.shape[:2], *x.shape[2:])  # (B, P, H, W)
         z: Tensor = x + self.norm(self.W_z(y))
         return z
 
+    def _compared(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and keys: (B, C, H, W) -> (B, N, P), (B, N', P)."""
+        if x.dim() != 4:
+            raise ValueError(f"x {tuple(x.shape)} must be (B, C, H, W)")
+        return _rows(self.theta(x)), _rows(self.pool(self.phi(x)))
+
     def _halves(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """w_f . [theta_i, phi_j] = a_i + b_j: (B, N, P), (B, N', P) -> (B, N), (B, N')."""
-        w_query, w_key = self.w_f.weight[0].chunk(2)
-        return query @ w_query, key @ w_key
+        zeros = query.shape[-1]
+        a, b = self.w_f(F.pad(query, (0, zeros))), self.w_f(F.pad(key, (zeros, 0)))  # (B, N, 1), (B, N', 1)
+        return a[..., 0], b[..., 0]
+
+
+def scores(query: Tensor, key: Tensor) -> Tensor:
+    """Return query . key in float32 at least: (B, N, P), (B, N', P) -> (B, N, N').
+
+    Queries are divided by 256 before the product, so that float16 has room for scores beyond 65504.
+    """
+    wide = torch.promote_types(query.dtype, torch.float32)
+    return 256 * (query / 256 @ key.mT).to(wide)
 
 
 def softmax_sum(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
@@ -127,19 +158,22 @@ def softmax_sum(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tens
     return y[:, 0, :, : value.shape[-1]]
 
 
-def relu_sum(a: Tensor, b: Tensor, value: Tensor) -> Tensor:
-    """Return sum_j relu(a_i + b_j) value_j: (B, N), (B, N'), (B, N', P) -> (B, N, P).
+def relu_mean(a: Tensor, b: Tensor, value: Tensor) -> Tensor:
+    """Return the mean over j of relu(a_i + b_j) value_j: (B, N), (B, N'), (B, N', P) -> (B, N, P).
 
     Key j counts where its threshold -b_j is below a_i. With the keys in order of their thresholds, those
     that count come first, and the sum is a difference of two running sums: O(N log N) instead of O(N^2).
+    Differences of long sums need float32 at least.
     """
-    threshold, order = (-b).sort(dim=1)  # (B, N')
-    value = torch.take_along_dim(value, order[..., None], dim=1)  # (B, N', P)
-    terms = torch.cat([value, threshold[..., None] * value], dim=-1)  # (B, N', 2 P)
+    wide = torch.promote_types(value.dtype, torch.float32)
+    a, (threshold, order) = a.to(wide), (-b).to(wide).sort(dim=1)  # (B, N), (B, N') twice
+    ordered = value.to(wide).gather(1, order[..., None].expand_as(value)) / b.shape[1]  # (B, N', P)
+    terms = torch.cat([ordered, threshold[..., None] * ordered], dim=-1)  # (B, N', 2 P)
     running = F.pad(terms.cumsum(dim=1), (0, 0, 1, 0))  # (B, 1 + N', 2 P), begins with the sum of no key
     count = torch.searchsorted(threshold, a)  # (B, N), keys with threshold < a_i
-    values, weighted = torch.take_along_dim(running, count[..., None], dim=1).chunk(2, dim=-1)
-    return a[..., None] * values - weighted
+    read = running.gather(1, count[..., None].expand(-1, -1, running.shape[-1]))  # (B, N, 2 P)
+    values, weighted = read.chunk(2, dim=-1)
+    return (a[..., None] * values - weighted).to(value.dtype)
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -155,6 +189,17 @@ def example(
     block = NonLocalBlock(C, reduction=r).eval()
     nn.init.ones_(block.norm.weight)
     return block, (torch.randn(B, C, H, W),)
+
+
+def variants(**sizes: int) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
+    """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
+    _, (x,) = example(**sizes)
+    C, r = x.shape[1], sizes.get("r", 2)
+    blocks = {mode: NonLocalBlock(C, mode, r) for mode in MODES if mode != "embedded_gaussian"}
+    blocks["scaled_subsampled"] = NonLocalBlock(C, reduction=r, scale=(C // r) ** -0.5, subsample=True)
+    for block in blocks.values():
+        nn.init.ones_(block.norm.weight)
+    return {name: (block.eval(), (x,)) for name, block in blocks.items()}
 
 
 if __name__ == "__main__":

@@ -2,9 +2,12 @@
 
 Paper: Han Zhang, Ian Goodfellow, Dimitris Metaxas, Augustus Odena, "Self-Attention Generative Adversarial
 Networks", ICML 2019, arXiv 1805.08318.
+Code: brain-research/self-attention-gan, ad9612e, non_local.py (TensorFlow 1: read, not run); run beside the
+module: ajbrock/BigGAN-PyTorch, 9845943, layers.py, which took it over.
 Differs: three definitions are in circulation. The default is that of the final paper; `value_reduction=1` is
 the first arXiv version, `value_reduction=2, subsample=True, bias=False` the released code. Spectral
-normalisation, a wrapper around the convolutions, is left to the caller. `forward` stores no N x N matrix.
+normalisation, a wrapper around the convolutions, is left to the caller. Convolutions start as torch starts
+them (released code: Xavier's method). `forward` stores no N x N matrix.
 """
 
 import torch
@@ -22,17 +25,19 @@ class SelfAttention2d(nn.Module):
         channels: number of channels C.
         reduction: queries and keys have D = C / reduction channels.
         value_reduction: values have P = C / value_reduction channels; 1 leaves `out` away, as P = C.
-        subsample: max-pool keys and values by 2 x 2; N' = H W / 4 instead of N' = N = H W.
+        subsample: max-pool keys and values by 2 x 2, but no side of one; N' = H W / 4, not N' = N = H W.
         bias: whether the convolutions have biases.
+        fused: `forward` uses torch's fused kernel, which stores no N x N' matrix but has neither second
+            derivatives nor forward mode. A gradient penalty needs `fused=False`.
 
     Shape:
-        - x: (B, C, H, W), any H and W (from 2 on with `subsample`)
+        - x: (B, C, H, W), any H and W
         - attention(x): (B, N, N'), queries by keys; the weights of a query sum to one
         - forward(x): (B, C, H, W)
 
     Raises:
-        ValueError: `channels` is below 1 or not divisible by a reduction, or `value_reduction` is larger
-            than `reduction`.
+        ValueError: `channels` is below 1 or not divisible by a reduction, `value_reduction` is larger than
+            `reduction`, or x has another number of dimensions.
 
     A new block changes nothing:
 
@@ -59,6 +64,7 @@ class SelfAttention2d(nn.Module):
         value_reduction: int = 8,
         subsample: bool = False,
         bias: bool = True,
+        fused: bool = True,
     ) -> None:
         super().__init__()
         if channels < 1:
@@ -68,18 +74,32 @@ class SelfAttention2d(nn.Module):
                 raise ValueError(f"channels {channels} is not divisible by {name} {ratio}")
         if value_reduction > reduction:
             raise ValueError(f"value_reduction {value_reduction} is larger than reduction {reduction}")
+        self.subsample = subsample
+        self.fused = fused
         width, value_width = channels // reduction, channels // value_reduction
         self.query = nn.Conv2d(channels, width, 1, bias=bias)
         self.key = nn.Conv2d(channels, width, 1, bias=bias)
         self.value = nn.Conv2d(channels, value_width, 1, bias=bias)
-        self.pool = nn.MaxPool2d(2) if subsample else nn.Identity()
         self.out = nn.Conv2d(value_width, channels, 1, bias=bias) if value_reduction > 1 else nn.Identity()
-        self.gamma = nn.Parameter(torch.zeros(()))
+        self.gamma = nn.Parameter(torch.empty(()))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set gamma to zero, so that the block is the identity."""
+        nn.init.zeros_(self.gamma)
+
+    def pool(self, x: Tensor) -> Tensor:
+        """Return the maxima of 2 x 2 windows, if `subsample`: (B, D, H, W) -> (B, D, H / 2, W / 2)."""
+        return F.max_pool2d(x, (min(2, x.shape[2]), min(2, x.shape[3]))) if self.subsample else x
 
     def attention(self, x: Tensor) -> Tensor:
-        """Return g(x), the weight of each key for each query: (B, C, H, W) -> (B, N, N')."""
-        query, key = _rows(self.query(x)), _rows(self.pool(self.key(x)))  # (B, N, D), (B, N', D)
-        return (query @ key.mT).softmax(dim=-1)
+        """Return g(x), the weight of each key for each query: (B, C, H, W) -> (B, N, N').
+
+        Queries are divided by 256 before the product, so that float16 has room for scores beyond 65504.
+        """
+        query, key = self._compared(x)  # (B, N, D), (B, N', D)
+        scores = (query / 256 @ key.mT).to(torch.promote_types(query.dtype, torch.float32))  # (B, N, N')
+        return (256 * scores).softmax(dim=-1).to(x.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return f(g(x), x), without the weights themselves: (B, C, H, W) -> (B, C, H, W).
@@ -87,14 +107,24 @@ class SelfAttention2d(nn.Module):
         The fused kernel needs an axis of heads and keys as wide as the values, or torch falls back to the
         N x N' matrix. Zeros beside queries and keys widen them and leave their products as they are.
         """
-        query, key = _rows(self.query(x)), _rows(self.pool(self.key(x)))  # (B, N, D), (B, N', D)
         value = _rows(self.pool(self.value(x)))  # (B, N', P)
-        zeros = (0, value.shape[-1] - key.shape[-1])
-        query, key = F.pad(query, zeros), F.pad(key, zeros)  # (B, N, P), (B, N', P)
-        mixed = F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None], scale=1.0)
-        mixed = mixed[:, 0].mT.reshape(x.shape[0], -1, *x.shape[2:])  # (B, P, H, W)
+        if self.fused:
+            query, key = self._compared(x)  # (B, N, D), (B, N', D)
+            zeros = (0, value.shape[-1] - key.shape[-1])
+            query, key = F.pad(query, zeros), F.pad(key, zeros)  # (B, N, P), (B, N', P)
+            head = F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None], scale=1.0)
+            mixed = head[:, 0].mT  # (B, P, N)
+        else:
+            mixed = (self.attention(x) @ value).mT  # (B, P, N)
+        mixed = mixed.reshape(*mixed.shape[:2], *x.shape[2:])  # (B, P, H, W)
         y: Tensor = x + self.gamma * self.out(mixed)
         return y
+
+    def _compared(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and keys: (B, C, H, W) -> (B, N, D), (B, N', D)."""
+        if x.dim() != 4:
+            raise ValueError(f"x {tuple(x.shape)} must be (B, C, H, W)")
+        return _rows(self.query(x)), _rows(self.pool(self.key(x)))
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -110,6 +140,20 @@ def example(
     block = SelfAttention2d(C, reduction=r, value_reduction=r).eval()
     nn.init.ones_(block.gamma)
     return block, (torch.randn(B, C, H, W),)
+
+
+def variants(**sizes: int) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
+    """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
+    _, (x,) = example(**sizes)
+    C, r = x.shape[1], sizes.get("r", 8)
+    blocks = {
+        "first_version": SelfAttention2d(C, r, value_reduction=1),
+        "released": SelfAttention2d(C, r, value_reduction=2, subsample=True, bias=False),
+        "explicit": SelfAttention2d(C, r, value_reduction=r, fused=False),
+    }
+    for block in blocks.values():
+        nn.init.ones_(block.gamma)
+    return {name: (block.eval(), (x,)) for name, block in blocks.items()}
 
 
 if __name__ == "__main__":

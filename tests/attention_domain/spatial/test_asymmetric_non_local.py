@@ -1,11 +1,13 @@
 """Proofs of the asymmetric non-local blocks."""
 
+import copy
 import math
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from snippets.attention_domain.spatial.asymmetric_non_local import AFNB, APNB, PYRAMID, pyramid
 from snippets.attention_domain.spatial.non_local import NonLocalBlock
@@ -281,3 +283,35 @@ def test_afnb_keeps_dtypes_and_all_its_parameters_learn() -> None:
 def test_refuses_impossible_arguments(block: type[Block], arguments: tuple[Any, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         block(*arguments)
+
+
+def test_refuses_maps_of_different_batches() -> None:
+    block, low, high = AFNB(6, 8, 2).eval(), torch.randn(1, 6, 9, 4), torch.randn(3, 8, 5, 7)
+    message = r"low \(1, 6, 9, 4\) must have the batch size of high \(3, 8, 5, 7\)"
+    for run in (block, block.attention):
+        with pytest.raises(ValueError, match=message):
+            run(low, high)
+
+
+def test_sides_are_whole_numbers() -> None:
+    assert APNB(8, sides=[2, 3]).attention(torch.randn(2, 8, 5, 7)).shape == (2, 35, 13)
+    with pytest.raises(TypeError, match="float"):
+        APNB(8, sides=(2.0, 3.0))
+
+
+@pytest.mark.parametrize("autocast", [False, True], ids=["cast", "autocast"])
+def test_scores_beyond_65504_in_float16(autocast: bool) -> None:
+    """Before they are divided by the root of P."""
+    torch.manual_seed(1)
+    block, x = APNB(512).eval(), 60 * torch.randn(1, 512, 5, 7).abs()
+    nn.init.constant_(block.key[0].weight, 0.002)
+    exact = copy.deepcopy(block).double().attention(x.double())
+    with torch.autocast("cpu", torch.float16, enabled=autocast):
+        weights = block.attention(x) if autocast else block.half().attention(x.half())
+    assert torch.equal(weights.argmax(dim=-1), exact.argmax(dim=-1))
+
+
+def test_second_derivatives_under_the_math_kernel() -> None:
+    block, x = apnb((1, 4, 2, 3), sides=(1, 2))
+    with sdpa_kernel(SDPBackend.MATH):
+        assert torch.autograd.gradgradcheck(block, (x,))

@@ -1,5 +1,6 @@
 """Proofs of criss-cross attention."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -251,3 +252,21 @@ def test_runs_in_any_dtype(dtype: torch.dtype) -> None:
 def test_refuses_impossible_arguments(arguments: tuple[Any, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CrissCrossAttention(*arguments)
+
+
+@pytest.mark.parametrize("autocast", [False, True], ids=["cast", "autocast"])
+def test_scores_beyond_65504_in_float16(autocast: bool) -> None:
+    torch.manual_seed(1)
+    block, x = CrissCrossAttention(64), 30 * torch.randn(1, 64, 5, 7).relu()
+    nn.init.ones_(block.query.weight)
+    block.key.load_state_dict(block.query.state_dict())
+    exact = copy.deepcopy(block).double().attention(x.double())
+    with torch.autocast("cpu", torch.float16, enabled=autocast):
+        weights = block.attention(x) if autocast else block.half().attention(x.half())
+    assert torch.equal(weights.argmax(dim=-1), exact.argmax(dim=-1))
+    torch.testing.assert_close(weights.sum(dim=-1).float(), torch.ones(1, 5, 7), atol=1e-2, rtol=0)
+
+
+def test_refuses_passes_that_are_no_whole_number() -> None:
+    with pytest.raises(TypeError, match="float"):
+        CrissCrossAttention(64, recurrence=2.0)

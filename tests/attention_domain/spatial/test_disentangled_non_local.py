@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from snippets.attention_domain.spatial.disentangled_non_local import DisentangledNonLocal
 from snippets.attention_domain.spatial.non_local import NonLocalBlock
@@ -221,3 +222,27 @@ def test_parameters_with_and_without_biases(measured: Measured) -> None:
 def test_refuses_impossible_arguments(arguments: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DisentangledNonLocal(*arguments)
+
+
+@pytest.mark.parametrize("autocast", [False, True], ids=["cast", "autocast"])
+def test_scores_beyond_65504_in_float16(autocast: bool) -> None:
+    torch.manual_seed(1)
+    block, x = DisentangledNonLocal(64), 100 * torch.randn(1, 64, 5, 7)
+    nn.init.eye_(matrix(block.theta))
+    block.phi.load_state_dict(block.theta.state_dict())
+    with torch.autocast("cpu", torch.float16, enabled=autocast):
+        weights = block.pairwise(x) if autocast else block.half().pairwise(x.half())
+    assert torch.equal(weights[0].argmax(dim=-1), torch.arange(35))  # each position matches itself best
+    torch.testing.assert_close(weights.sum(dim=-1).float(), torch.ones(1, 35), atol=1e-2, rtol=0)
+
+
+def test_second_derivatives_under_the_math_kernel() -> None:
+    block, x = DisentangledNonLocal(4).double(), torch.randn(1, 4, 2, 3, dtype=torch.float64)
+    nn.init.normal_(block.W_z.weight)
+    with sdpa_kernel(SDPBackend.MATH):
+        assert torch.autograd.gradgradcheck(block, (x.requires_grad_(),))
+
+
+def test_refuses_a_map_without_a_batch() -> None:
+    with pytest.raises(ValueError, match=r"x \(16, 10, 12\) must be \(B, C, H, W\)"):
+        DisentangledNonLocal(16).attention(torch.randn(16, 10, 12))

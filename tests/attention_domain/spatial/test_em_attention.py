@@ -1,10 +1,13 @@
 """Proofs of EM attention."""
 
+import copy
+import math
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from snippets.attention_domain.spatial.em_attention import EMAUnit
@@ -203,10 +206,82 @@ def test_training_moves_the_bases(measured: Measured) -> None:
     block, x = small()
     before, mu = block.bases.clone(), block.fit(x)[1]
     block(x)
+    block.move_bases()
     measured.close(block.bases, before, tolerance=0)
     block.train()(x)
+    block(x)  # once more, as a checkpoint does
+    measured.close(block.bases, before, tolerance=0)
+    block.move_bases()
     measured.close(block.bases, naive_update(before.T, mu.mT).T)
     assert block.bases.norm(dim=1).max() < 1  # a mean of different directions is shorter
+    moved = block.bases.clone()
+    block.move_bases()  # without a batch in between
+    measured.close(block.bases, moved, tolerance=0)
+
+
+@pytest.mark.parametrize("batch", ["empty", "nan"])
+def test_bases_stay_after_a_batch_of_nothing_or_nan(batch: str) -> None:
+    block, x = small()
+    before = block.bases.clone()
+    block.train()(x[:0] if batch == "empty" else x * math.nan)
+    block.move_bases()
+    assert torch.equal(block.bases, before)
+    block(x)
+    block.move_bases()
+    assert not torch.equal(block.bases, before)
+
+
+def test_starts_as_the_released_code(measured: Measured) -> None:
+    """The first weights of a map of normal numbers: clearly uneven, unlike with torch's own start."""
+    torch.manual_seed(0)
+    block, x = EMAUnit(512, iterations=1), torch.randn(2, 512, 14, 14)
+    for convolution in (block.project, block.expand[0]):
+        deviation = convolution.weight.std().item() * math.sqrt(512 / 2)
+        measured.value("std √(C / 2)", deviation, equals=1, within=0.01)
+    measured.close(block.bases.norm(dim=1), torch.ones(64), tolerance=1e-6)
+    measured.value("entropy / log K", entropy(block.attention(x)), equals=0.79, within=0.01)
+    block.project.reset_parameters()
+    measured.value("with torch's start", entropy(block.attention(x)), above=0.95)
+
+
+def entropy(z: Tensor) -> float:
+    """Mean entropy of the weights of a position, as a share of the largest possible."""
+    return -(z * z.log()).sum(dim=-1).mean().item() / math.log(z.shape[-1])
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpoint_changes_neither_gradients_nor_bases(reentrant: bool) -> None:
+    block, x = small()
+    start, found = copy.deepcopy(block.train().state_dict()), []
+    for run in (block, lambda x: checkpoint(block, x, use_reentrant=reentrant)):
+        block.load_state_dict(start)
+        x.grad = None
+        run(x).square().sum().backward()
+        block.move_bases()
+        found.append((x.grad, block.bases.clone()))
+    for plain, again in zip(*found, strict=True):
+        assert torch.equal(plain, again)
+
+
+def test_forward_mode_agrees_with_backward_mode() -> None:
+    block, x = small()
+    x, direction = x.detach(), torch.randn_like(x)
+    _, slope = torch.func.jvp(block, (x,), (direction,))
+    expected = torch.autograd.functional.jvp(block, x, direction)[1]
+    torch.testing.assert_close(slope, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_trains_under_autocast(dtype: torch.dtype) -> None:
+    block, x = EMAUnit(64, 8).train(), 30 * torch.randn(2, 64, 28, 28)
+    before = block.bases.clone()
+    with torch.autocast("cpu", dtype):
+        y = block(x)
+    y.float().mean().backward()
+    block.move_bases()
+    assert block.bases.dtype == torch.float32
+    assert not torch.equal(block.bases, before)
+    assert all(p.grad.isfinite().all() for p in block.expand.parameters())
 
 
 @pytest.mark.parametrize(
@@ -216,6 +291,14 @@ def test_parameters_of_emanet(measured: Measured, channels: int, expected: int, 
     head = emanet(channels)
     measured.count(parameters(head) + head[2].bases.numel(), expected)
     assert float(f"{expected / 1e6:.3g}") == reported
+
+
+def test_parameters_of_the_released_network(measured: Measured) -> None:
+    """The code has a second 3 x 3 convolution, from 512 to 256 channels, before the classifier."""
+    with torch.device("meta"):
+        unit = EMAUnit(512)
+        head = nn.Sequential(conv_bn(2048, 512, 3), unit, conv_bn(512, 256, 3), nn.Conv2d(256, 21, 1))
+    measured.count(parameters(head) + unit.bases.numel(), 11_182_357)
 
 
 @pytest.mark.parametrize(("channels", "expected"), [(256, 21.00), (512, 43.10)])
@@ -255,3 +338,10 @@ def test_memory_is_linear_in_positions(measured: Measured) -> None:
 def test_refuses_impossible_arguments(arguments: tuple[Any, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EMAUnit(*arguments)
+
+
+def test_refuses_a_map_without_a_batch() -> None:
+    with pytest.raises(ValueError, match=r"x \(16, 16, 7\) must be \(B, C, H, W\)"):
+        EMAUnit(16).attention(torch.randn(16, 16, 7))
+    with pytest.raises(TypeError, match="float"):
+        EMAUnit(16, iterations=3.0)

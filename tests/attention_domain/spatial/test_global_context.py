@@ -220,3 +220,15 @@ def test_memory_is_that_of_input_and_output(measured: Measured, fusion: str) -> 
 def test_refuses_impossible_arguments(arguments: tuple[Any, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         GlobalContext(*arguments)
+
+
+def test_starts_as_the_released_code() -> None:
+    torch.manual_seed(0)
+    block = GlobalContext(4096)
+    assert abs(block.score.weight.std().item() * (4096 / 2) ** 0.5 - 1) < 0.05
+    assert not any(parameter.any() for parameter in block.transform[-1].parameters())
+
+
+def test_refuses_a_map_without_a_batch() -> None:
+    with pytest.raises(ValueError, match=r"x \(64, 10, 12\) must be \(B, C, H, W\)"):
+        GlobalContext(64).attention(torch.randn(64, 10, 12))

@@ -1,5 +1,6 @@
 """Proofs of the non-local block."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from mmcv.cnn import NonLocal2d
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from snippets.attention_domain.spatial.non_local import MODES, NonLocalBlock
 from tests.measure import Measured
@@ -304,3 +306,53 @@ def test_every_mode_compiles_and_runs_in_bfloat16(mode: str) -> None:
 def test_refuses_impossible_arguments(arguments: tuple[Any, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         NonLocalBlock(*arguments)
+
+
+@pytest.mark.parametrize(("size", "keys"), [((2, 6, 1, 5), 2), ((2, 6, 4, 1), 2), ((2, 6, 1, 1), 1)], ids=str)
+def test_subsampling_halves_no_side_of_one(size: tuple[int, int, int, int], keys: int) -> None:
+    block, x = small("embedded_gaussian", size=size, subsample=True)
+    line = block.phi(x).flatten(2)[..., : 2 * keys]
+    expected = line.unflatten(-1, (keys, -1)).amax(dim=-1)
+    torch.testing.assert_close(block.pool(block.phi(x)).flatten(2), expected)
+    assert block.attention(x).shape == (2, size[2] * size[3], keys)
+    assert block(x).shape == x.shape
+
+
+@pytest.mark.parametrize("autocast", [False, True], ids=["cast", "autocast"])
+@pytest.mark.parametrize("mode", MODES)
+def test_maps_of_scale_30_in_float16(mode: str, autocast: bool) -> None:
+    """Products are finite where they pass 65,504 on the way, and weights are those of float64."""
+    torch.manual_seed(1)
+    block, x = NonLocalBlock(256, mode).eval(), 30 * torch.randn(1, 256, 14, 14)
+    nn.init.ones_(block.norm.weight)
+    exact = copy.deepcopy(block).double()(x.double())
+    with torch.autocast("cpu", torch.float16, enabled=autocast):
+        half = block(x) if autocast else block.half()(x.half())
+        weights = block.attention(x if autocast else x.half())
+    assert ((half - exact).norm() / exact.norm()).item() < 0.02
+    assert weights.isfinite().all()
+    if mode == "gaussian":  # each position matches itself best, by far
+        assert torch.equal(weights[0].argmax(dim=-1), torch.arange(196))
+
+
+def test_every_layer_is_called() -> None:
+    block, x = small("concatenation")
+    called = []
+    block.w_f.register_forward_hook(lambda layer, inputs, output: called.append(output.shape))
+    block(x)
+    assert called == [(2, 20, 1), (2, 20, 1)]
+
+
+@pytest.mark.parametrize("mode", ["gaussian", "embedded_gaussian"])
+def test_second_derivatives_under_the_math_kernel(mode: str) -> None:
+    block, x = small(mode, size=(1, 4, 2, 3))
+    with sdpa_kernel(SDPBackend.MATH):
+        assert torch.autograd.gradgradcheck(block, (x,))
+    slope = torch.autograd.grad(block(x).square().sum(), x, create_graph=True)[0]
+    with pytest.raises(RuntimeError, match="not implemented"):
+        slope.sum().backward()
+
+
+def test_refuses_a_map_without_a_batch() -> None:
+    with pytest.raises(ValueError, match=r"x \(16, 10, 12\) must be \(B, C, H, W\)"):
+        NonLocalBlock(16).attention(torch.randn(16, 10, 12))

@@ -1,5 +1,6 @@
 """Proofs of the spatial self-attention of SAGAN."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -162,6 +163,33 @@ def test_forward_equals_explicit_weights(measured: Measured, options: dict[str, 
     measured.gradients(block(x), explicit, of=(x, *block.parameters()))
 
 
+@DEFINITIONS
+def test_explicit_form_has_second_derivatives(measured: Measured, options: dict[str, Any]) -> None:
+    """The slope of a gradient penalty in the parameters, against central differences in one direction."""
+    fused, x = small(size=(2, 16, 4, 5), **options)
+    block, _ = small(size=(2, 16, 4, 5), **options, fused=False)
+    measured.close(block(x), fused(x))
+    measured.gradients(block(x), fused(x), of=(x,))
+
+    def penalty() -> Tensor:
+        (slope,) = torch.autograd.grad(block(x).square().sum(), x, create_graph=True)
+        return slope.square().mean()
+
+    learnt = list(block.parameters())
+    slopes = torch.autograd.grad(penalty(), learnt, materialize_grads=True)
+    direction = [torch.randn_like(parameter) for parameter in learnt]
+    ends = []
+    for step in (1e-6, -2e-6):
+        for parameter, along in zip(learnt, direction, strict=True):
+            parameter.data += step * along
+        ends.append(penalty())
+    exact = sum((slope * along).sum() for slope, along in zip(slopes, direction, strict=True))
+    error = ((ends[0] - ends[1]) / 2e-6 / exact - 1).abs().item()
+    measured.value("error of the slope, relative", error, below=1e-6)
+    with pytest.raises(RuntimeError, match="not implemented"):
+        torch.autograd.grad(fused(x).square().sum(), x, create_graph=True)[0].sum().backward()
+
+
 def test_final_paper_is_the_first_version_with_values_of_rank_c_over_8(measured: Measured) -> None:
     final, x = small(bias=False)
     first, _ = small(bias=False, **FIRST)
@@ -273,3 +301,29 @@ def test_every_definition_compiles_and_runs_in_bfloat16(options: dict[str, Any])
 def test_refuses_impossible_arguments(arguments: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SelfAttention2d(*arguments)
+
+
+@pytest.mark.parametrize("autocast", [False, True], ids=["cast", "autocast"])
+def test_scores_beyond_65504_in_float16(autocast: bool) -> None:
+    torch.manual_seed(1)
+    block, x = SelfAttention2d(64), 30 * torch.randn(1, 64, 5, 7).relu()
+    nn.init.ones_(block.query.weight)
+    block.key.load_state_dict(block.query.state_dict())
+    assert (block.query(x).flatten(2).mT @ block.key(x).flatten(2)).max() > 65_504
+    exact = copy.deepcopy(block).double().attention(x.double())
+    with torch.autocast("cpu", torch.float16, enabled=autocast):
+        weights = block.attention(x) if autocast else block.half().attention(x.half())
+    assert torch.equal(weights.argmax(dim=-1), exact.argmax(dim=-1))
+    torch.testing.assert_close(weights.sum(dim=-1).float(), torch.ones(1, 35), atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(2, 16, 1, 5), (2, 16, 1, 1)], ids=str)
+def test_subsampling_halves_no_side_of_one(size: tuple[int, int, int, int]) -> None:
+    block, x = small(size=size, **RELEASED)
+    assert block(x).shape == x.shape
+    assert block.attention(x).shape[-1] == max(size[3] // 2, 1)
+
+
+def test_refuses_a_map_without_a_batch() -> None:
+    with pytest.raises(ValueError, match=r"x \(16, 10, 12\) must be \(B, C, H, W\)"):
+        SelfAttention2d(16).attention(torch.randn(16, 10, 12))
