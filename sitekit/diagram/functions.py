@@ -11,7 +11,8 @@ from torch import Tensor
 from sitekit.diagram.names import Names
 from sitekit.diagram.words import adaptive_pool, arrow, convolution, over, times
 
-ATTENTION = "scaled dot-product attention"
+ATTENTION = "dot-product attention"
+"""What the fused kernel computes, whose scores may be scaled."""
 
 REARRANGING = {
     "view", "reshape", "flatten", "unflatten", "transpose", "permute", "swapaxes", "swapdims", "movedim",
@@ -175,12 +176,18 @@ def _both(sign: str, one: Operand, other: Operand) -> str:
 
 
 def _scale(sign: str, value: float, names: Names) -> str:
-    """Return `÷ √D` where the factor is one over the root of a named size, otherwise the number."""
+    """Return `÷ √D` or `× √D` where the factor is the root of a named size or one over it, else the number.
+
+    A whole factor is a number of its own, even if it is the root of a size.
+    """
     if sign in "×÷" and 0 < value < math.inf:
-        square = value**2 if sign == "÷" else value**-2
-        root = names.size(round(square))
-        if abs(square - round(square)) < 1e-6 * square and not root.isdigit():
-            return f"÷ √{root}" if re.fullmatch(r"\w+", root) else f"÷ √({root})"
+        divisor = value if sign == "÷" else 1 / value
+        for shown, square in (("÷", divisor**2), ("×", divisor**-2)):
+            root = names.size(round(square))
+            if abs(square - round(square)) < 1e-6 * square and not root.isdigit():
+                if shown == "×" and (1 / divisor).is_integer():
+                    continue
+                return f"{shown} √{root}" if re.fullmatch(r"\w+", root) else f"{shown} √({root})"
     return f"{sign} {value:g}".replace("inf", "∞").replace("-", "−")
 
 
@@ -235,8 +242,12 @@ def _neighbourhoods(call: Call) -> str:
     return "neighbourhoods" + (f" {times(size, 2)}" if size else "")
 
 
+def _attention(call: Call) -> str:
+    return ATTENTION if call.argument(6, "scale") == 1 else f"scaled {ATTENTION}"
+
+
 PATTERNS: list[tuple[str, Callable[[Call], str | None]]] = [
-    ("scaled_dot_product_attention", lambda call: ATTENTION),
+    ("scaled_dot_product_attention", _attention),
     ("adaptive_(avg|max)_pool.d", lambda call: adaptive_pool(
         call.plain, call.shape, call.argument(1, "output_size"), call.names)),
     ("(avg|max)_pool.d", _pool),

@@ -37,9 +37,7 @@ def assign(steps: list[Step], results: list[Tensor], g: Tensor | None) -> tuple[
     if same:
         serving = _serving(steps, same[-1])
         return [replace(step, lane=0) if i in serving else step for i, step in enumerate(steps)], ["g(x)"]
-    kernels = [
-        index for index, step in enumerate(steps) if step.label.split(": ")[-1] in (ATTENTION, MULTI_HEAD)
-    ]
+    kernels = [index for index, step in enumerate(steps) if step.label.endswith((ATTENTION, MULTI_HEAD))]
     lanes = {index: lane for lane, index in enumerate(kernels)}
     return [replace(step, lane=lanes.get(i)) for i, step in enumerate(steps)], ["g and f"] * len(kernels)
 

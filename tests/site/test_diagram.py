@@ -46,6 +46,8 @@ class SharedGate(nn.Module):
 class Heads(nn.Module):
     """Multi-head attention by a kernel, over *inputs, in a loop that the data end."""
 
+    scale: float | None = None
+
     def __init__(self) -> None:
         super().__init__()
         self.qkv = nn.Linear(12, 36)
@@ -56,9 +58,13 @@ class Heads(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         x, mask = inputs
         for _ in range(int(mask.sum() > 0)):
-            y = F.scaled_dot_product_attention(*self.split(x), mask[:, None, None])
+            y = F.scaled_dot_product_attention(*self.split(x), mask[:, None, None], scale=self.scale)
             x = x + y.transpose(1, 2).flatten(2)
         return x
+
+
+class Unscaled(Heads):
+    scale = 1.0
 
 
 class OwnWeights(Heads):
@@ -174,11 +180,29 @@ def test_a_kernel_that_weighs_and_sums_is_g_and_f_at_once() -> None:
     assert graph.steps[3].shape == "(B, heads, T, E/heads)"
 
 
+def test_a_kernel_without_a_scale_is_not_called_scaled() -> None:
+    graph = heads(Unscaled)
+    assert graph.lanes == ["g and f"]
+    assert labels(graph, lane=0) == ["dot-product attention"]
+
+
 def test_weights_that_forward_computes_itself_are_found_by_value() -> None:
     graph = heads(OwnWeights)
     assert graph.lanes == ["g(x)"]
     assert labels(graph, lane=0) == ["matmul", "÷ √(E/heads)", "−∞ where masked", "softmax over keys"]
     assert labels(graph) == ["qkv: Linear E → 3E", "matmul", "+ residual"]
+
+
+@pytest.mark.parametrize(
+    ("factor", "label"),
+    [(12**0.5, "× √E"), (12**-0.5, "÷ √E"), (2.0, "× 2"), (0.5, "÷ √(E/heads)"), (140.0, "× 140")],
+)
+def test_the_root_of_a_size_is_named_unless_it_is_a_whole_number(factor: float, label: str) -> None:
+    class Scaled(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (factor * x).tanh()
+
+    assert labels(trace(Scaled().eval(), (torch.randn(2, 5, 12),), WORDS))[0] == label
 
 
 def test_each_block_of_a_chain_has_its_own_lane() -> None:
