@@ -65,16 +65,21 @@ class StructuredSelfAttention(nn.Module):
 
     def attention(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return g(x) = A, one row per hop: (B, T, D) -> (B, r, T)."""
-        scores: Tensor = self.W_s2(self.W_s1(_real(x, mask)).tanh()).mT  # (B, r, T)
+        return self._weights(_real(x, mask), mask)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return f(g(x), x) = A H, one vector per hop: (B, T, D) -> (B, r, D)."""
+        states = _real(x, mask)
+        return self._weights(states, mask) @ states
+
+    def _weights(self, states: Tensor, mask: Tensor | None) -> Tensor:
+        """Return softmax(W_s2 tanh(W_s1 H^T)) over the real tokens."""
+        scores: Tensor = self.W_s2(self.W_s1(states).tanh()).mT  # (B, r, T)
         if mask is None:
             return scores.softmax(dim=2)
         real = mask[:, None]  # (B, 1, T)
         scores = scores.masked_fill(~real, torch.finfo(scores.dtype).min)
         return scores.softmax(dim=2) * real  # the product empties sentences without real tokens
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return f(g(x), x) = A H, one vector per hop: (B, T, D) -> (B, r, D)."""
-        return self.attention(x, mask) @ _real(x, mask)
 
 
 def _real(x: Tensor, mask: Tensor | None) -> Tensor:

@@ -120,7 +120,7 @@ class GlobalAttention(nn.Module):
 
 
 def example(
-    B: int = 2, T: int = 4, S: int = 7, d_t: int = 6, d_s: int = 9
+    B: int = 2, T: int = 4, S: int = 7, d_t: int = 6, d_s: int = 11
 ) -> tuple[GlobalAttention, tuple[Tensor, Tensor, Tensor]]:
     """Return a seeded layer and its inputs: states of both sides and a mask; the last source has padding."""
     torch.manual_seed(0)
