@@ -313,6 +313,7 @@ CATALOGUE = _by_slug(
             parameters="k*(D + n + 2)",
             macs="B*k*(H*W*D + H*W + n)",
             complexity=r"O(N D k)",
+            evidence=(Evidence.CODE, Evidence.SECONDARY),
             aliases=(
                 "hard attention",
                 "Show, Attend and Tell",
@@ -331,6 +332,7 @@ CATALOGUE = _by_slug(
             parameters="d_q*d_k",
             macs="B*T*(d_q*d_k + S*(d_k + d_v))",
             complexity=r"O(T d_q d_k + T S (d_k + d_v))",
+            evidence=(Evidence.PAPER, Evidence.CODE),
             aliases=(
                 "Gumbel-softmax",
                 "Concrete distribution",
@@ -351,6 +353,7 @@ CATALOGUE = _by_slug(
             parameters="2*d**2 + d",
             macs="B*T*(2*d**2 + d + 2*(2*w + 1)*d)",
             complexity=r"O(T d (d + w))",
+            evidence=(Evidence.PAPER, Evidence.CODE),
             aliases=(
                 "local attention",
                 "local-m",
@@ -836,6 +839,7 @@ CATALOGUE = _by_slug(
             parameters="k*g**2*n/2 + 3*n**2 + 9*n + n*K + K + 3",
             macs="B*T*(k*g**2*n/2 + 3*n**2 + 4*n) + B*n*K",
             complexity=r"O(T (k g^2 n + n^2))",
+            evidence=(Evidence.CODE, Evidence.SECONDARY),
             aliases=(
                 "RAM",
                 "recurrent attention model",
@@ -858,6 +862,7 @@ CATALOGUE = _by_slug(
             parameters="6*d*(9*C + 1) + (d + 1)*(K_1 + K_2 + K_3)",
             macs="3*B*H*W*d*(9*C + 1) + B*d*(K_1 + K_2 + K_3) + 27*B*Min(k, H)*Min(k, W)*C*d",
             complexity=r"O(L N C d)",
+            evidence=(Evidence.RECONSTRUCTION,),
             aliases=(
                 "MGD",
                 "multiple granularity descriptors",
@@ -879,6 +884,7 @@ CATALOGUE = _by_slug(
             parameters="n*(F + 1) + 3*(n + 1)",
             macs="B*n*(F + 3)",
             complexity=r"O(F n + C N)",
+            evidence=(Evidence.CODE, Evidence.SECONDARY),
             aliases=(
                 "RA-CNN",
                 "RACNN",

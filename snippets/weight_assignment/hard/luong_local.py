@@ -5,7 +5,9 @@ Machine Translation", EMNLP 2015, arXiv 1508.04025.
 Code: github.com/lmthang/nmt.matlab, 32f8564, code/layers/attnLayerForward.m and attnLayerBackprop.m.
 Differs: one step of attention; the layer tanh(W_c [c; h]) that follows is left to the reader. Positions count
 from 0. The window holds the positions at a distance of at most D from the predicted position itself; the
-released code rounds it down first. With a mask, S is the length of each source without its padding.
+released code rounds it down first. Past the end of the source, local-m has an empty window; there it stays at
+the last word. With a mask, S is the length of each source without its padding. Layers start as torch starts
+them; there uniform in [-0.1, 0.1].
 """
 
 import math
