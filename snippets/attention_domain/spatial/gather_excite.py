@@ -147,10 +147,10 @@ def variants(**sizes: int) -> dict[str, tuple[GatherExcite, tuple[Tensor]]]:
     _, (x,) = example(**sizes)
     C, size = x.shape[1], (x.shape[2], x.shape[3])
     blocks = {
+        "theta_plus": GatherExcite(C, "theta_plus", size=size, reduction=1),
+        "theta_global": GatherExcite(C, "theta", size=size),
         "theta_minus": GatherExcite(C, "theta_minus"),
         "theta_minus_local": GatherExcite(C, "theta_minus", extent=8),
-        "theta_plus": GatherExcite(C, "theta_plus", size=size, reduction=2),
-        "theta_global": GatherExcite(C, "theta", size=size),
     }
     return {name: (block.eval(), (x,)) for name, block in blocks.items()}
 
