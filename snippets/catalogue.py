@@ -527,6 +527,7 @@ CATALOGUE = _by_slug(
             parameters="4*C**2/r + 3*C/r + 2*C",
             macs="4*B*H*W*C**2/r + 2*B*(H*W)**2*C/r",
             complexity=r"O(N^2 C)",
+            evidence=(Evidence.PAPER,),
             aliases=(
                 "non-local neural network",
                 "NL block",
@@ -553,6 +554,7 @@ CATALOGUE = _by_slug(
             parameters="4*C**2/r + 3*C/r + C + 1",
             macs="4*B*H*W*C**2/r + 2*B*(H*W)**2*C/r",
             complexity=r"O(N^2 C)",
+            evidence=(Evidence.PAPER,),
             aliases=(
                 "spatial self-attention",
                 "SAGAN",
@@ -574,6 +576,7 @@ CATALOGUE = _by_slug(
             parameters="C**2 + 2*C**2/r + C + 2*C/r + 1",
             macs="R*B*H*W*(C**2 + 2*C**2/r + (H + W)*(C + C/r))",
             complexity=r"O(R N C (C + H + W))",
+            evidence=(Evidence.CODE, Evidence.SECONDARY),
             aliases=(
                 "CCNet",
                 "criss-cross attention",
@@ -594,6 +597,7 @@ CATALOGUE = _by_slug(
             parameters="2*C**2 + 3*C",
             macs="B*H*W*(2*C**2 + (2*T + 1)*K*C)",
             complexity=r"O(N C^2 + T N K C)",
+            evidence=(Evidence.CODE,),
             aliases=(
                 "EMANet",
                 "EMA unit",
@@ -656,6 +660,7 @@ CATALOGUE = _by_slug(
             parameters="2*C**2/r + 3*C/r + 2*C",
             macs="2*B*H*W*C + 2*B*C**2/r",
             complexity=r"O(N C + C^2 / r)",
+            evidence=(Evidence.CODE, Evidence.SECONDARY),
             aliases=(
                 "GCNet",
                 "GC block",
@@ -712,6 +717,7 @@ CATALOGUE = _by_slug(
             parameters="2*C**2 + 4*C + 3*C**2/r + 4*C/r",
             macs="B*H*W*(2*C**2 + 2*C**2/r + 220*C/r) + 110*B*C**2/r",
             complexity=r"O(N C (C + 110))",
+            evidence=(Evidence.CODE,),
             aliases=(
                 "ANN",
                 "ANNNet",
@@ -775,6 +781,7 @@ CATALOGUE = _by_slug(
             parameters="4*C**2/r + C/r + 2*C",
             macs="4*B*H*W*C**2/r + 2*B*(H*W)**2*C/r + B*H*W*C + B*H*W*C/r",
             complexity=r"O(N^2 C)",
+            evidence=(Evidence.CODE, Evidence.SECONDARY),
             aliases=(
                 "DNL",
                 "DNLNet",

@@ -74,13 +74,9 @@ class DisentangledNonLocal(nn.Module):
             nn.init.zeros_(parameter)
 
     def pairwise(self, x: Tensor) -> Tensor:
-        """Return the weights that depend on the query: (B, C, H, W) -> (B, N, N), rows sum to one.
-
-        Queries are divided by 256 before the product, so that float16 has room for scores beyond 65504.
-        """
+        """Return the weights that depend on the query: (B, C, H, W) -> (B, N, N), rows sum to one."""
         query, key = self._compared(x)  # (B, N, P), twice
-        scores = (query / 256 @ key.mT).to(torch.promote_types(query.dtype, torch.float32))  # (B, N, N)
-        return (256 * self.scale * scores).softmax(dim=-1).to(x.dtype)
+        return (self.scale * _scores(query, key)).softmax(dim=-1).to(x.dtype)
 
     def unary(self, x: Tensor) -> Tensor:
         """Return the weights that do not: (B, C, H, W) -> (B, 1, N), sums to one."""
@@ -108,6 +104,14 @@ class DisentangledNonLocal(nn.Module):
         if x.dim() != 4:
             raise ValueError(f"x {tuple(x.shape)} must be (B, C, H, W)")
         return _whitened(self.theta(x)), _whitened(self.phi(x))
+
+
+def _scores(query: Tensor, key: Tensor) -> Tensor:
+    """Return query . key in float32 at least: (B, N, P), (B, N, P) -> (B, N, N).
+
+    Queries are divided by 256 before the product, so that float16 has room for scores beyond 65504.
+    """
+    return 256 * (query / 256 @ key.mT).to(torch.promote_types(query.dtype, torch.float32))
 
 
 def _rows(x: Tensor) -> Tensor:

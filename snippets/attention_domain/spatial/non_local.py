@@ -109,7 +109,7 @@ class NonLocalBlock(nn.Module):
         if self.mode == "dot_product":
             root: float = key.shape[1] ** -0.5  # half of 1 / N' on each side keeps float16 in its range
             return (root * query) @ (root * key).mT
-        return (self.scale * scores(query, key)).softmax(dim=-1).to(x.dtype)
+        return (self.scale * _scores(query, key)).softmax(dim=-1).to(x.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return f(g(x), x), without the weights themselves: (B, C, H, W) -> (B, C, H, W)."""
@@ -139,15 +139,6 @@ class NonLocalBlock(nn.Module):
         return a[..., 0], b[..., 0]
 
 
-def scores(query: Tensor, key: Tensor) -> Tensor:
-    """Return query . key in float32 at least: (B, N, P), (B, N', P) -> (B, N, N').
-
-    Queries are divided by 256 before the product, so that float16 has room for scores beyond 65504.
-    """
-    wide = torch.promote_types(query.dtype, torch.float32)
-    return 256 * (query / 256 @ key.mT).to(wide)
-
-
 def softmax_sum(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
     """Return softmax(scale query key^T) value: (B, N, D), (B, N', D), (B, N', P) -> (B, N, P), P <= D.
 
@@ -174,6 +165,14 @@ def relu_mean(a: Tensor, b: Tensor, value: Tensor) -> Tensor:
     read = running.gather(1, count[..., None].expand(-1, -1, running.shape[-1]))  # (B, N, 2 P)
     values, weighted = read.chunk(2, dim=-1)
     return (a[..., None] * values - weighted).to(value.dtype)
+
+
+def _scores(query: Tensor, key: Tensor) -> Tensor:
+    """Return query . key in float32 at least: (B, N, P), (B, N', P) -> (B, N, N').
+
+    Queries are divided by 256 before the product, so that float16 has room for scores beyond 65504.
+    """
+    return 256 * (query / 256 @ key.mT).to(torch.promote_types(query.dtype, torch.float32))
 
 
 def _rows(x: Tensor) -> Tensor:

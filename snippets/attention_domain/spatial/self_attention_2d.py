@@ -93,13 +93,9 @@ class SelfAttention2d(nn.Module):
         return F.max_pool2d(x, (min(2, x.shape[2]), min(2, x.shape[3]))) if self.subsample else x
 
     def attention(self, x: Tensor) -> Tensor:
-        """Return g(x), the weight of each key for each query: (B, C, H, W) -> (B, N, N').
-
-        Queries are divided by 256 before the product, so that float16 has room for scores beyond 65504.
-        """
+        """Return g(x), the weight of each key for each query: (B, C, H, W) -> (B, N, N')."""
         query, key = self._compared(x)  # (B, N, D), (B, N', D)
-        scores = (query / 256 @ key.mT).to(torch.promote_types(query.dtype, torch.float32))  # (B, N, N')
-        return (256 * scores).softmax(dim=-1).to(x.dtype)
+        return _scores(query, key).softmax(dim=-1).to(x.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return f(g(x), x), without the weights themselves: (B, C, H, W) -> (B, C, H, W).
@@ -125,6 +121,14 @@ class SelfAttention2d(nn.Module):
         if x.dim() != 4:
             raise ValueError(f"x {tuple(x.shape)} must be (B, C, H, W)")
         return _rows(self.query(x)), _rows(self.pool(self.key(x)))
+
+
+def _scores(query: Tensor, key: Tensor) -> Tensor:
+    """Return query . key in float32 at least: (B, N, D), (B, N', D) -> (B, N, N').
+
+    Queries are divided by 256 before the product, so that float16 has room for scores beyond 65504.
+    """
+    return 256 * (query / 256 @ key.mT).to(torch.promote_types(query.dtype, torch.float32))
 
 
 def _rows(x: Tensor) -> Tensor:
