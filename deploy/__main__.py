@@ -10,19 +10,12 @@ import sys
 from multiprocessing import get_context
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from deploy import cases, onnx
 from snippets.catalogue import CATALOGUE
 
 FILE = cases.ROOT / "docs" / "onnx.json"
-
-
-def survey(slug: str) -> tuple[str, dict[str, Any]]:
-    """One mechanism, in a process of its own thread."""
-    torch.set_num_threads(1)
-    return slug, onnx.record(CATALOGUE[slug])
 
 
 def behaviour(recorded: dict[str, Any] | None) -> dict[str, tuple[list[str], bool]]:
@@ -45,7 +38,7 @@ def main() -> None:
     if arguments.stale:
         slugs = [s for s in slugs if known.get(s, {}).get("source") != cases.fingerprint(CATALOGUE[s])]
     with get_context("spawn").Pool(arguments.processes) as pool:
-        found = dict(tqdm(pool.imap_unordered(survey, slugs), total=len(slugs), unit="mechanism"))
+        found = dict(tqdm(pool.imap_unordered(onnx.named_record, slugs), total=len(slugs), unit="mechanism"))
     if arguments.check:
         changed = [slug for slug in slugs if behaviour(found[slug]) != behaviour(known.get(slug))]
         sys.exit(f"Another outcome than recorded: {', '.join(changed)}" if changed else 0)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from deploy import cases
-from snippets.catalogue import Mechanism
+from snippets.catalogue import CATALOGUE, Mechanism
 
 OPSET = 20
 TOLERANCE = 1e-4  # of the largest number in the result
@@ -129,3 +129,9 @@ def record(row: Mechanism) -> dict[str, Any]:
         "opset": OPSET,
         "cases": {name: asdict(survey(row, name)) for name in cases.names(row)},
     }
+
+
+def named_record(slug: str) -> tuple[str, dict[str, Any]]:
+    """The record of a mechanism and its slug, for a process that has one thread."""
+    torch.set_num_threads(1)
+    return slug, record(CATALOGUE[slug])
