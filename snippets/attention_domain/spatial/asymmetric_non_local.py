@@ -130,7 +130,10 @@ class APNB(AnchorBlock):
 class AFNB(AnchorBlock):
     """Asymmetric fusion non-local block: a high-level map reads the anchors of a low-level map.
 
-    As APNB, kernel and start included, with a layer of its own for the query, and without the last ReLU.
+    As APNB, with a layer of its own for the query, and without the last ReLU.
+
+    Second derivatives and forward mode need torch's math kernel:
+    `with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):`.
 
     Args:
         low_channels: number of channels C' of the low-level map.
@@ -193,8 +196,8 @@ def example(B: int = 3, C: int = 28, H: int = 10, W: int = 13, r: int = 2) -> tu
 def variants(**sizes: int) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
     """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
     block, (x,) = example(**sizes)
-    B, C, H, W = x.shape
-    low, ratio = torch.randn(B, C // 2, 2 * H, 2 * W), C // block.inner
+    B, C = x.shape[:2]
+    low, ratio = torch.randn(B, C // 2, 17, 9), C // block.inner  # the maps may differ in size
     blocks = {"sides": APNB(C, ratio, sides=[2, 3]), "fusion": AFNB(C // 2, C, ratio)}
     for other in blocks.values():
         nn.init.normal_(other.W.weight, std=0.5)

@@ -9,6 +9,8 @@ factor on the pairwise term alone, and for detection `scale` = P^-0.5 / 0.05. Bo
 N(0, 0.01^2), here torch's start is left. `forward` stores no N x N matrix.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -36,8 +38,8 @@ class DisentangledNonLocal(nn.Module):
         - forward(x): (B, C, H, W)
 
     Raises:
-        ValueError: a size is below 1, `reduction` does not divide `channels`, or x has another number of
-            dimensions.
+        ValueError: a size is below 1, `reduction` does not divide `channels`, `scale` is not finite, or x has
+            another number of dimensions.
 
     >>> block, (x,) = example()
     >>> torch.equal(DisentangledNonLocal(16)(x), x)
@@ -59,6 +61,8 @@ class DisentangledNonLocal(nn.Module):
             raise ValueError(f"channels {channels} and reduction {reduction} must be at least 1")
         if channels % reduction:
             raise ValueError(f"channels {channels} is not divisible by reduction {reduction}")
+        if not math.isfinite(scale):
+            raise ValueError(f"scale {scale} must be finite")
         inner = channels // reduction
         self.scale = scale
         self.theta = nn.Conv2d(channels, inner, 1, bias=False)

@@ -9,6 +9,8 @@ The released code scales the exponent (`scale`) and pools x itself. `forward` st
 the pairwise function.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -43,8 +45,8 @@ class NonLocalBlock(nn.Module):
         - forward(x): (B, C, H, W)
 
     Raises:
-        ValueError: `mode` is unknown, a size is below 1, `reduction` does not divide `channels`, or x has
-            another number of dimensions.
+        ValueError: `mode` is unknown, a size is below 1, `reduction` does not divide `channels`, `scale` is
+            not finite, or x has another number of dimensions.
 
     >>> block, (x,) = example()
     >>> torch.equal(NonLocalBlock(16)(x), x)
@@ -78,6 +80,8 @@ class NonLocalBlock(nn.Module):
             raise ValueError(f"channels {channels} and reduction {reduction} must be at least 1")
         if channels % reduction:
             raise ValueError(f"channels {channels} is not divisible by reduction {reduction}")
+        if not math.isfinite(scale):
+            raise ValueError(f"scale {scale} must be finite")
         self.mode = mode
         self.scale = scale
         self.subsample = subsample

@@ -28,7 +28,8 @@ class SelfAttention2d(nn.Module):
         subsample: max-pool keys and values by 2 x 2, but no side of one; N' = H W / 4, not N' = N = H W.
         bias: whether the convolutions have biases.
         fused: `forward` uses torch's fused kernel, which stores no N x N' matrix but has neither second
-            derivatives nor forward mode. A gradient penalty needs `fused=False`.
+            derivatives nor forward mode. A gradient penalty needs `fused=False`, or torch's math kernel:
+            `with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):`.
 
     Shape:
         - x: (B, C, H, W), any H and W

@@ -1,5 +1,7 @@
 """Proofs of the disentangled non-local block."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -217,9 +219,14 @@ def test_parameters_with_and_without_biases(measured: Measured) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [((0,), "channels 0"), ((64, 0), "reduction 0"), ((65,), "channels 65 is not divisible by reduction 2")],
+    [
+        ((0,), "channels 0"),
+        ((64, 0), "reduction 0"),
+        ((65,), "channels 65 is not divisible by reduction 2"),
+        ((64, 2, float("nan")), "scale nan must be finite"),
+    ],
 )
-def test_refuses_impossible_arguments(arguments: tuple[int, ...], message: str) -> None:
+def test_refuses_impossible_arguments(arguments: tuple[Any, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DisentangledNonLocal(*arguments)
 

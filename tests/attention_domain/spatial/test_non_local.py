@@ -301,6 +301,7 @@ def test_every_mode_compiles_and_runs_in_bfloat16(mode: str) -> None:
         ((64, "gaussian", 0), "reduction 0"),
         ((65,), "channels 65 is not divisible by reduction 2"),
         ((64, "softmax"), "mode 'softmax' is not one of gaussian, embedded_gaussian"),
+        ((64, "gaussian", 2, float("nan")), "scale nan must be finite"),
     ],
 )
 def test_refuses_impossible_arguments(arguments: tuple[Any, ...], message: str) -> None:
