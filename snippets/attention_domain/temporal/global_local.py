@@ -33,6 +33,9 @@ class GLTR(nn.Module):
             (B, T, d), or the mask is not (B, T).
         TypeError: the mask is not bool.
 
+    Second derivatives and forward mode need torch's math kernel:
+    `with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):`.
+
     The pyramid widens the view without more weights: what changes when frame 8 of 17 changes.
 
     >>> block, _ = example(T=17)
@@ -77,9 +80,9 @@ class GLTR(nn.Module):
         """Return f(g(x), x), the mean of short- and long-term features over time: (B, T, d) -> (B, 3 d)."""
         mask = self._checked(x, mask)
         local = self._local(x, mask)  # (B, 3 d, T)
-        query, key, value = (layer(local).mT for layer in (self.query, self.key, self.value))
-        read = F.scaled_dot_product_attention(query, key, value, mask[:, None], scale=1.0)  # (B, T, 3 d / a)
-        frames: Tensor = local + self.out(read.mT)  # (B, 3 d, T)
+        query, key, value = (layer(local).mT[:, None] for layer in (self.query, self.key, self.value))
+        read = F.scaled_dot_product_attention(query, key, value, mask[:, None, None], scale=1.0)
+        frames: Tensor = local + self.out(read[:, 0].mT)  # (B, 3 d, T)
         share = _float32_or_more(mask, x) / mask.sum(-1, keepdim=True).clamp(min=1)  # (B, T), in the mean
         return (frames * share[:, None]).sum(-1).to(x.dtype)  # (B, 3 d)
 
