@@ -25,8 +25,8 @@ LARGEST = {torch.float16: 65504.0, torch.bfloat16: 3e38}
 AMPLIFIED = 16  # roundings happen at each step, not only at the start
 ROUNDED = 16
 SIZES = {
-    "large": {"B": 2, "H": 56, "W": 56, "T": 2100, "S": 2090},
-    "small": {"B": 2, "H": 7, "W": 7, "T": 600, "S": 610},
+    "large": {"H": 56, "W": 56, "T": 2100, "S": 2090},
+    "small": {"H": 7, "W": 7, "T": 600, "S": 610},
 }
 """Maps of the first and the last stage of ResNet-50, and sequences. A clip has 16 frames."""
 
@@ -53,9 +53,9 @@ SETTINGS = [
 ]
 REPRESENTATIVES = [
     Setting(torch.float16, False, False, 30.0, "large"),
-    Setting(torch.float16, True, True, 30.0, "large"),
-    Setting(torch.bfloat16, False, True, 1.0, "small"),
-    Setting(torch.bfloat16, True, False, 5.0, "small"),
+    Setting(torch.float16, True, False, 30.0, "large"),
+    Setting(torch.float16, False, True, 1.0, "small"),
+    Setting(torch.bfloat16, True, True, 5.0, "small"),
 ]
 
 
@@ -95,6 +95,7 @@ def chosen_sizes(case: str, setting: Setting) -> dict[str, int]:
     known = {key: n for key, n in SIZES[setting.size].items() if key in usual}
     if {"T", "H", "W"} <= set(known):
         known["T"] = 16
+    known["B"] = 2 if setting.training else 1  # a batch normalisation compares samples
     if setting.size == "small" and "C" in usual:
         known["C"] = max(1, 512 // usual["C"]) * usual["C"]
     return known
@@ -114,15 +115,28 @@ def prepared(case: str, setting: Setting) -> tuple[nn.Module, tuple[Tensor, ...]
 
 
 def amplified(
-    module: nn.Module, inputs: tuple[Tensor, ...], expected: list[Tensor], dtype: torch.dtype
+    module: nn.Module,
+    inputs: tuple[Tensor, ...],
+    expected: list[Tensor],
+    dtype: torch.dtype,
+    each_layer: bool = False,
 ) -> list[Tensor]:
-    """How far one rounding of inputs and parameters moves each number of the results, at most."""
+    """How far one rounding of inputs and parameters moves each number of the results, at most.
+
+    With `each_layer` the output of each layer is rounded, too: a hard choice between scores that tie in the
+    type may fall otherwise, though rounding of the inputs, which saturate a layer, does not move it.
+    """
     far = [torch.zeros_like(y) for y in expected]
     for seed in range(10, 13):
         torch.manual_seed(seed)
         other = copy.deepcopy(module)
         for parameter in other.parameters():
             parameter.copy_(rounded(parameter, dtype))
+        for part in other.modules() if each_layer else ():
+            if not any(True for _ in part.children()):
+                part.register_forward_hook(
+                    lambda _part, _inputs, y: rounded(y, dtype) if isinstance(y, Tensor) else y
+                )
         near = tuple(rounded(x, dtype) if x.is_floating_point() else x for x in inputs)
         far = [
             torch.maximum(a, (y - e).abs())
@@ -145,6 +159,10 @@ def test_half_precision_is_the_float64_result(case: str, setting: Setting) -> No
         if str(setting.dtype).removeprefix("torch.") not in str(refusal):
             raise
         return
+    except RuntimeError as missing:  # the LSTM of oneDNN, float16, on a CPU without such instructions
+        if "LSTM" not in str(missing) or torch.ops.mkldnn._is_mkldnn_fp16_supported():
+            raise
+        pytest.skip(str(missing))
     held = [y.abs() < LARGEST[setting.dtype] / 2 for y in exact]  # what the type cannot hold may overflow
     for y, inside in zip(computed, held, strict=True):
         assert y[inside].isfinite().all(), "not finite"
@@ -167,6 +185,8 @@ def test_half_precision_is_the_float64_result(case: str, setting: Setting) -> No
         return
     with torch.no_grad():
         far = amplified(reference, inputs, exact, setting.dtype)
-    for o, a, f, inside in zip(off, allowed, far, held, strict=True):
-        limit = a + AMPLIFIED * f.masked_fill(~inside, 0.0).max()
+        far_within = amplified(reference, inputs, exact, setting.dtype, each_layer=True)
+    for o, a, f, w, inside in zip(off, allowed, far, far_within, held, strict=True):
+        f, w = f.masked_fill(~inside, 0.0).max(), w.masked_fill(~inside, 0.0).max()
+        limit = a + max(AMPLIFIED * f, w)
         assert o.max() <= limit, f"{o.max():.3g} off, {limit:.3g} allowed"
