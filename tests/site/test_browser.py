@@ -35,6 +35,10 @@ PLACE = "#code"  # who asks for a place in a page gets all of it at once
 FIRST_VISIT_LIMIT = 300_000
 LEFT_OUT = """() => [...document.querySelectorAll("pre > code > span, .atlas-figure text, .dataflow text")]
   .filter((part) => !part.checkVisibility({ contentVisibilityAuto: true })).length"""
+MISJUDGED = """() => [...document.querySelectorAll(".dataflow")].filter((box) => {
+  const reserved = parseFloat(box.style.getPropertyValue("--height"))
+  return Math.abs(reserved - box.firstElementChild.getBoundingClientRect().height) > 4
+}).length"""
 FULL_HEIGHT = "document.fonts.ready.then(() => document.body.scrollHeight)"
 LAID_OUT = "performance.getEntriesByName('laid out').length"
 
@@ -177,6 +181,7 @@ def test_page_is_sound(phone: Page, address: str, measured_looks: set[str], name
         assert response
         assert response.ok
         assert phone.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+        assert phone.evaluate(MISJUDGED) == 0  # a diagram would move what is below it
         shown = looks(phone)
         phone.evaluate(JOIN)
         assert serious(phone, ALL_BUT_CONTRAST) == []
