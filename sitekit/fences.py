@@ -68,7 +68,7 @@ def diagram(source: str, language: str) -> str:
 def cost(source: str, language: str) -> str:
     """Formulas, counts at several sizes, and what becomes of the module in ONNX Runtime."""
     row = mechanism(source)
-    return _cost.cost(results(row), language) + _onnx.note(row, language)
+    return _cost.cost(results(row), language, _onnx.note(row, language))
 
 
 @_fence

@@ -9,14 +9,15 @@ from sitekit.parts.sizes import sizes, varied
 from sitekit.results import Results
 
 
-def cost(results: Results, language: str) -> str:
-    """Return formulas, a table of counts, and a note that says what is counted."""
+def cost(results: Results, language: str, onnx: str) -> str:
+    """Return formulas, a table of counts, a note that says what is counted, and one on ONNX."""
     formulas = "".join(
         block_formula(rf"\text{{{word(key, language)}}} = {tex}")
         for key, tex in (("parameters", results.parameters_tex), ("macs", results.macs_tex))
     )
     columns = [word(key, language) for key in ("sizes", "parameters", "macs", "attention weights")]
-    content = formulas + table(columns, _rows(results, language), class_="number") + _note(results, language)
+    counts = table(columns, _rows(results, language), class_="number")
+    content = formulas + counts + _note(results, language) + onnx
     return element("div", content, class_="atlas-cost", data_tree="")
 
 

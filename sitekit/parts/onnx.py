@@ -23,9 +23,8 @@ def note(mechanism: Mechanism, language: str) -> str:
     versions = {key: recorded[key] for key in ("torch", "onnxruntime", "opset")}
     lead = link(SECTION, escape(word("onnx", language, **versions)))
     sentences = [*_passed(recorded["cases"], language), *_refused(recorded["cases"], language)]
-    return element(
-        "p", f"{lead} {word('onnx joint', language).join(sentences)}", class_="atlas-note", data_tree=""
-    )
+    text = word("onnx joint", language).join(sentences)
+    return element("p", f"{lead} {text}", class_="atlas-note")
 
 
 def onnx(language: str) -> str:
