@@ -107,7 +107,7 @@ class Attention(nn.Module):
 
 def _clip(x: Tensor) -> Tensor:
     if x.dim() != 5:
-        raise ValueError(f"x {tuple(x.shape)} must have the five axes (B, T, C, H, W)")
+        raise ValueError(f"x {tuple(x.shape)} must be (B, T, C, H, W)")
     return x
 
 

@@ -53,8 +53,11 @@ def to_additive(mask: Tensor, dtype: torch.dtype, hidden: float = -math.inf) -> 
     Hugging Face fills its four-dimensional mask with `torch.finfo(dtype).min` instead of -inf.
 
     Raises:
+        TypeError: `dtype` is not float.
         ValueError: `hidden` is above -100, too little to hide anything, or NaN.
     """
+    if not dtype.is_floating_point:
+        raise TypeError(f"an additive mask must be float, not {dtype}")
     if not hidden <= -100:
         raise ValueError(f"hidden {hidden} must be at most -100")
     return torch.zeros_like(mask, dtype=dtype).masked_fill(~_bool(mask), hidden)
@@ -96,7 +99,7 @@ def from_mha(attn_mask: Tensor, heads: int) -> Tensor:
         TypeError: `attn_mask` is not bool.
         ValueError: it has neither of the two shapes.
     """
-    allowed = ~_bool(attn_mask)
+    allowed = ~_bool(attn_mask, "attn_mask", "hidden")
     if allowed.dim() == 2:
         return allowed[None, None]
     if allowed.dim() != 3 or allowed.shape[0] % heads:
@@ -113,7 +116,7 @@ def from_mha_padding(key_padding_mask: Tensor) -> Tensor:
     """Return the mask of a boolean `key_padding_mask`: (B, S) -> (B, 1, 1, S)."""
     if key_padding_mask.dim() != 2:
         raise ValueError(f"key_padding_mask {tuple(key_padding_mask.shape)} must be (B, S)")
-    return ~_bool(key_padding_mask)[:, None, None]
+    return ~_bool(key_padding_mask, "key_padding_mask", "hidden")[:, None, None]
 
 
 def to_huggingface(mask: Tensor) -> Tensor:
@@ -197,9 +200,9 @@ class MaskedAttention(nn.Module):
         return F.scaled_dot_product_attention(query, key, value, mask)
 
 
-def _bool(mask: Tensor) -> Tensor:
+def _bool(mask: Tensor, name: str = "mask", true: str = "may be attended") -> Tensor:
     if mask.dtype != torch.bool:
-        raise TypeError(f"mask must be bool, True = may be attended, not {mask.dtype}")
+        raise TypeError(f"{name} must be bool, True = {true}, not {mask.dtype}")
     return mask
 
 

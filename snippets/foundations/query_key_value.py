@@ -193,17 +193,13 @@ def example(
 def variants(**sizes: int) -> dict[str, tuple[Attention, tuple[Tensor, ...]]]:
     """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
     attention, (query, key, value) = example(**sizes)
-    bilinear, mask = (
-        Bilinear(query.shape[-1], key.shape[-1]),
-        torch.rand(*query.shape[:2], key.shape[1]) > 0.3,
-    )
+    B, T, d_q = query.shape
+    S, d_k = key.shape[1:]
+    bilinear, mask = Bilinear(d_q, d_k), torch.rand(B, T, S) > 0.3
     mask[:, 0] = False
     return {
-        "dot": (Attention(dot).eval(), (torch.randn(*query.shape[:2], key.shape[2]), key, value)),
-        "scaled_dot": (
-            Attention(scaled_dot).eval(),
-            (torch.randn(*query.shape[:2], key.shape[2]), key, value),
-        ),
+        "dot": (Attention(dot).eval(), (torch.randn(B, T, d_k), key, value)),
+        "scaled_dot": (Attention(scaled_dot).eval(), (torch.randn(B, T, d_k), key, value)),
         "bilinear": (Attention(bilinear).eval(), (query, key, value)),
         "keys_are_read": (attention, (query, key)),
         "masked": (attention, (query, key, value, mask)),

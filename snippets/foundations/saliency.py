@@ -28,7 +28,7 @@ class MaxPooling(nn.Module):
         - forward(x): (B, C)
 
     Raises:
-        ValueError: `beta` is negative or NaN, or x does not have four axes.
+        ValueError: `beta` is negative or NaN, or x is not (B, C, H, W).
 
     >>> x = torch.tensor([1.0, 3.0]).log().view(1, 1, 1, 2)
     >>> [round(MaxPooling(beta).attention(x)[..., 1].item(), 3) for beta in (0, 1, 2, math.inf)]
@@ -45,9 +45,7 @@ class MaxPooling(nn.Module):
         """Return g(x), how much each position counts in its channel: (B, C, H, W) -> (B, C, H, W)."""
         values = _map(x).flatten(2)  # (B, C, N)
         if self.beta < math.inf:
-            values = values.to(
-                torch.promote_types(x.dtype, torch.float32)
-            )  # beta times float16 would be coarse
+            values = values.to(torch.promote_types(x.dtype, torch.float32))  # beta x would be coarse in half
             return (self.beta * values).softmax(dim=2).view_as(x).to(x.dtype)
         winner = values.argmax(dim=2, keepdim=True)  # (B, C, 1), one of them if several are largest
         return torch.zeros_like(values).scatter(2, winner, 1.0).view_as(x)
@@ -147,7 +145,7 @@ class Focus(nn.Module):
 
 def _map(x: Tensor) -> Tensor:
     if x.dim() != 4:
-        raise ValueError(f"x {tuple(x.shape)} must have the four axes (B, C, H, W)")
+        raise ValueError(f"x {tuple(x.shape)} must be (B, C, H, W)")
     return x
 
 

@@ -95,7 +95,7 @@ def test_a_mask_that_broadcasts_is_expanded(case: str) -> None:
             single = inputs[n].narrow(axis, 0, 1)
             try:
                 ys = run(module, replaced(inputs, n, single))
-            except REFUSALS:
+            except ValueError:  # in words; an index out of range is none
                 continue
             expanded = single.expand_as(inputs[n])
             for y, expected in zip(ys, run(module, replaced(inputs, n, expanded)), strict=True):

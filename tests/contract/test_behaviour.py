@@ -127,6 +127,20 @@ def test_meta_device(case: str) -> None:
         assert y.shape == real.shape
 
 
+def test_takes_device_and_type_from_its_input(case: str) -> None:
+    """Not from the defaults of torch, which may be others when it runs than when it was made."""
+    module, inputs = build(case)
+    expected = outputs(module, inputs)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            ys = outputs(module, inputs)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for y, kept in zip(ys, expected, strict=True):
+        torch.testing.assert_close(y, kept)
+
+
 def test_compiles_without_a_graph_break(case: str) -> None:
     module, inputs = build(case)
     compiled = torch.compile(module, backend="eager", fullgraph=True)

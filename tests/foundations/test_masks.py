@@ -485,3 +485,15 @@ def test_refuses_masks_of_another_convention() -> None:
     for shape in ((S,), (B, 1, S)):
         with pytest.raises(ValueError, match="key_padding_mask"):
             from_mha_padding(torch.ones(shape, dtype=torch.bool))
+
+
+def test_refuses_an_additive_mask_that_is_not_float() -> None:
+    with pytest.raises(TypeError, match=r"must be float, not torch\.bool"):
+        to_additive(padding(LENGTHS, S), torch.bool)
+
+
+def test_names_the_convention_of_the_other_side() -> None:
+    """In torch's module True hides; who is told otherwise turns the mask over."""
+    for convert in (lambda: from_mha(torch.zeros(4, 4), 2), lambda: from_mha_padding(torch.zeros(4, 4))):
+        with pytest.raises(TypeError, match=r"mask must be bool, True = hidden, not torch\.float32"):
+            convert()

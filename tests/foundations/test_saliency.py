@@ -255,7 +255,7 @@ def test_refuses_maps_and_queries_that_do_not_fit() -> None:
     x, query = features(), queries()
     for beta in (1.0, math.inf):
         for other in (x[0], x[:, :, None]):
-            with pytest.raises(ValueError, match="four axes"):
+            with pytest.raises(ValueError, match=r"must be \(B, C, H, W\)"):
                 MaxPooling(beta).attention(other)
     for maps, asked in ((x, query[:1]), (x[:1], query), (x, query[0]), (x, query[:, None])):
         with pytest.raises(ValueError, match=r"must be \(B, T, D\)"):

@@ -72,7 +72,7 @@ class CondConv2d(nn.Module):
             if size < 1:
                 raise ValueError(f"{name} {size} must be at least 1")
         if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size {kernel_size} is not an odd number from 1")
+            raise ValueError(f"kernel_size {kernel_size} must be odd and at least 1")
         for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
             if channels < 1 or channels % groups:
                 raise ValueError(f"{name} {channels} is not a positive multiple of groups {groups}")

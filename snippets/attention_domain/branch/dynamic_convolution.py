@@ -75,7 +75,7 @@ class DynamicConv2d(nn.Module):
         if not 1 <= temperature < math.inf:
             raise ValueError(f"temperature {temperature} must be at least 1 and finite")
         if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size {kernel_size} is not an odd number from 1")
+            raise ValueError(f"kernel_size {kernel_size} must be odd and at least 1")
         if in_channels % reduction:
             raise ValueError(f"in_channels {in_channels} is not divisible by reduction {reduction}")
         for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):

@@ -32,8 +32,7 @@ class HighwayLayer(nn.Module):
         - forward(x): (B, C, H, W)
 
     Raises:
-        ValueError: `channels` is below 1, `kernel_size` is not an odd number from 1, or `gate_bias` is not
-            finite.
+        ValueError: `channels` is below 1, `kernel_size` is even or below 1, or `gate_bias` is not finite.
 
     A new layer transforms about 12 % and carries 88 %:
 
@@ -60,7 +59,7 @@ class HighwayLayer(nn.Module):
         if channels < 1:
             raise ValueError(f"channels {channels} must be at least 1")
         if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size {kernel_size} is not an odd number from 1")
+            raise ValueError(f"kernel_size {kernel_size} must be odd and at least 1")
         if not abs(gate_bias) < math.inf:
             raise ValueError(f"gate_bias {gate_bias} must be finite")
         self.transform = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2)

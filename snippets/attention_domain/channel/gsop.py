@@ -18,10 +18,15 @@ from torch import Tensor, nn
 def covariance(x: Tensor) -> Tensor:
     """Return how n rows vary together: (B, n, N) -> (B, n, n), symmetric, variances on the diagonal.
 
+    Raises:
+        ValueError: x is not (B, n, N).
+
     >>> x = torch.tensor([[[0.0, 2.0, 0.0, 2.0], [1.0, 1.0, 1.0, 1.0], [4.0, 0.0, 4.0, 0.0]]])
     >>> covariance(x)[0].tolist()
     [[1.0, 0.0, -2.0], [0.0, 0.0, 0.0], [-2.0, 0.0, 4.0]]
     """
+    if x.dim() != 3:
+        raise ValueError(f"x {tuple(x.shape)} must be (B, n, N)")
     centred = x - x.mean(dim=2, keepdim=True)
     scaled: Tensor = centred / x.shape[2] ** 0.5  # a sum over N may be too large for float16
     return scaled @ scaled.transpose(1, 2)

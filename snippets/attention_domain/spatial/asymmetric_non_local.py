@@ -20,6 +20,8 @@ PYRAMID = (1, 3, 6, 8)
 
 def pyramid(x: Tensor, sides: Sequence[int] = PYRAMID) -> Tensor:
     """Return the anchors, the means over all cells of all grids: (B, P, H, W) -> (B, P, S, 1)."""
+    if x.dim() != 4:
+        raise ValueError(f"x {tuple(x.shape)} must be (B, P, H, W)")
     grids = [F.adaptive_avg_pool2d(x, side).flatten(2) for side in sides]  # (B, P, side^2) each
     return torch.cat(grids, dim=-1)[..., None]
 

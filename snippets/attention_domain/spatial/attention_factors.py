@@ -143,9 +143,7 @@ class GeneralizedAttention(nn.Module):
 
     def _offsets(self, layer: nn.Linear, size: int, x: Tensor) -> Tensor:
         """V_R R of one axis, for each offset k - q: (size, size', M, d)."""
-        exact = torch.promote_types(
-            x.dtype, torch.float32
-        )  # in half precision positions and angles go astray
+        exact = torch.promote_types(x.dtype, torch.float32)  # half precision is too coarse for angles
         position = torch.arange(size, device=x.device, dtype=exact)
         offset = position[:: self.stride] - position[:, None]  # (size, size')
         quarter = x.shape[1] // 4

@@ -69,14 +69,15 @@ class AugmentedConv2d(nn.Module):
         if min(in_channels, out_channels, kernel_size, key_channels, value_channels, num_heads, *size) < 1:
             raise ValueError("channels, kernel_size, num_heads and size must be at least 1")
         if kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size {kernel_size} must be odd")
+            raise ValueError(f"kernel_size {kernel_size} must be odd and at least 1")
         for name, width in (("key_channels", key_channels), ("value_channels", value_channels)):
             if width % num_heads:
                 raise ValueError(f"{name} {width} is not divisible by num_heads {num_heads}")
         if value_channels >= out_channels:
             raise ValueError(f"value_channels {value_channels} must be below out_channels {out_channels}")
         self.num_heads = operator.index(num_heads)
-        self.size = (size[0], size[1])
+        height, width = size
+        self.size = (height, width)
         self.widths = (key_channels, key_channels, value_channels)
         head_width = key_channels // num_heads
         self.conv = nn.Conv2d(
@@ -84,8 +85,8 @@ class AugmentedConv2d(nn.Module):
         )
         self.qkv = nn.Conv2d(in_channels, sum(self.widths), 1, bias=False)
         self.out = nn.Conv2d(value_channels, value_channels, 1, bias=False)
-        self.rel_height = nn.Parameter(torch.empty(2 * size[0] - 1, head_width))
-        self.rel_width = nn.Parameter(torch.empty(2 * size[1] - 1, head_width))
+        self.rel_height = nn.Parameter(torch.empty(2 * height - 1, head_width))
+        self.rel_width = nn.Parameter(torch.empty(2 * width - 1, head_width))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -69,6 +69,8 @@ class GatherExcite(nn.Module):
         self.channels, reduction = operator.index(channels), operator.index(reduction)
         if min(channels, reduction, *(size or (1,))) < 1:
             raise ValueError(f"channels {channels}, reduction {reduction} and size {size} must be at least 1")
+        if size is not None and len(size) != 2:
+            raise ValueError(f"size {tuple(size)} must be (H, W)")
         if extent is not None and (extent < 1 or extent & (extent - 1)):
             raise ValueError(f"extent {extent} is not a power of two")
         if variant == "theta_plus" and (extent is not None or channels % reduction):

@@ -144,11 +144,12 @@ class NonLocalBlock(nn.Module):
 
 
 def softmax_sum(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-    """Return softmax(scale query key^T) value: (B, N, D), (B, N', D), (B, N', P) -> (B, N, P), P <= D.
+    """Return softmax(scale query key^T) value: (B, N, D), (B, N', D), (B, N', P) -> (B, N, P).
 
-    The fused kernel wants an axis of heads and equal widths; otherwise torch falls back to the N x N' matrix.
+    The fused kernel wants an axis of heads and equal widths; otherwise torch falls back to the N x N' matrix,
+    as it does for P > D, which the block does not have.
     """
-    wide = F.pad(value, (0, query.shape[-1] - value.shape[-1]))  # (B, N', D)
+    wide = F.pad(value, (0, max(0, query.shape[-1] - value.shape[-1])))  # (B, N', D)
     y = F.scaled_dot_product_attention(query[:, None], key[:, None], wide[:, None], scale=scale)
     return y[:, 0, :, : value.shape[-1]]
 
@@ -160,6 +161,8 @@ def relu_mean(a: Tensor, b: Tensor, value: Tensor) -> Tensor:
     that count come first, and the sum is a difference of two running sums: O(N log N) instead of O(N^2).
     Differences of long sums need float32 at least.
     """
+    if b.shape != value.shape[:2]:
+        raise ValueError(f"value {tuple(value.shape)} must be (B, N', P) with B and N' of b {tuple(b.shape)}")
     wide = torch.promote_types(value.dtype, torch.float32)
     a, (threshold, order) = a.to(wide), (-b).to(wide).sort(dim=1)  # (B, N), (B, N') twice
     ordered = value.to(wide).gather(1, order[..., None].expand_as(value)) / b.shape[1]  # (B, N', P)

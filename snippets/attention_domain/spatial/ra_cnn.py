@@ -98,8 +98,11 @@ def boxcar(t: Tensor, height: int, width: int, sharpness: float) -> Tensor:
 
     (x_0, y_0) and (x_1, y_1) are the corners t_x -+ t_l, t_y -+ t_l: (B, 3) -> (B, 1, height, width).
     Half precision is too coarse for pixels: t is taken to float32 at least, and so is the mask.
+
+    Raises:
+        ValueError: t is not (B, 3).
     """
-    t = t.to(torch.promote_types(t.dtype, torch.float32))
+    t = _squares(t).to(torch.promote_types(t.dtype, torch.float32))
     low, high = t[:, :2] - t[:, 2:], t[:, :2] + t[:, 2:]  # (B, 2), x before y
     columns = window(low[:, :1], high[:, :1], width, sharpness)
     rows = window(low[:, 1:], high[:, 1:], height, sharpness)
@@ -118,6 +121,9 @@ def zoom(x: Tensor, t: Tensor, size: int) -> Tensor:
     Output pixel (i, j) reads x at the upper left corner plus (i, j) / lambda, with lambda = size / (2 t_l),
     bilinearly; beyond the border the pixel there is repeated. Computed and returned in float32 at least.
 
+    Raises:
+        ValueError: t is not (B, 3).
+
     >>> x = torch.arange(16.0).view(1, 1, 4, 4)
     >>> zoom(x, torch.tensor([[2.0, 2.0, 1.0]]), 4)[0, 0]
     tensor([[ 5.0000,  5.5000,  6.0000,  6.5000],
@@ -126,13 +132,19 @@ def zoom(x: Tensor, t: Tensor, size: int) -> Tensor:
             [11.0000, 11.5000, 12.0000, 12.5000]])
     """
     high = torch.promote_types(torch.promote_types(x.dtype, t.dtype), torch.float32)
-    x, t = x.to(high), t.to(high)
+    x, t = x.to(high), _squares(t).to(high)
     extent = torch.tensor((x.shape[3], x.shape[2]), device=x.device)  # x before y
     step = torch.arange(size, dtype=high, device=t.device) * (2 / size)  # in half sides
     grid = torch.stack(torch.meshgrid(step, step, indexing="xy"), -1)  # (S, S, 2)
     low, half = (t[:, :2] - t[:, 2:])[:, None, None], t[:, 2, None, None, None]
     pixel = low + half * grid  # (B, S, S, 2)
     return F.grid_sample(x, (2 * pixel + 1) / extent - 1, padding_mode="border", align_corners=False)
+
+
+def _squares(t: Tensor) -> Tensor:
+    if t.dim() != 2 or t.shape[1] != 3:
+        raise ValueError(f"t {tuple(t.shape)} must be (B, 3)")
+    return t
 
 
 def ranking_loss(before: Tensor, after: Tensor, label: Tensor, margin: float = 0.05) -> Tensor:

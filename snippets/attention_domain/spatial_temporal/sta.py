@@ -94,7 +94,7 @@ def sample_frames(length: int, frames: int = 4) -> Tensor:
     >>> [int(number) // 25 for number in sample_frames(100)]
     [0, 1, 2, 3]
     """
-    if not (length >= 1 and frames >= 1):
+    if not (operator.index(length) >= 1 and frames >= 1):
         raise ValueError(f"length {length} and frames {frames} must be at least 1")
     drawn = (torch.arange(frames) + torch.rand(frames, dtype=torch.float64)) * (length / frames)
     return drawn.long().clamp(max=length - 1)
@@ -109,8 +109,8 @@ def inter_frame_regularisation(maps: Tensor) -> Tensor:
     >>> print(inter_frame_regularisation(maps))
     tensor(0.)
     """
-    if maps.dim() != 4 or maps.shape[1] < 2:
-        raise ValueError(f"maps {tuple(maps.shape)} must be (B, T, H, W) with two frames or more")
+    if maps.dim() != 4 or maps.shape[1] < 2 or not maps.shape[0]:
+        raise ValueError(f"maps {tuple(maps.shape)} must be (B, T, H, W), B > 0, with two frames or more")
     first, second = maps[:, torch.randperm(maps.shape[1], device=maps.device)[:2]].unbind(dim=1)
     distance: Tensor = torch.linalg.matrix_norm(first - second)  # (B,)
     return distance.mean()

@@ -105,7 +105,7 @@ class GLTR(nn.Module):
         if mask is None:
             return torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
         if mask.dtype != torch.bool:
-            raise TypeError(f"mask must be bool, True = real frame, may be attended, not {mask.dtype}")
+            raise TypeError(f"mask must be bool, True = may be attended, not {mask.dtype}")
         if mask.shape != x.shape[:2]:
             raise ValueError(f"mask {tuple(mask.shape)} must be (B, T) = {tuple(x.shape[:2])}")
         return mask

@@ -65,7 +65,7 @@ class TAM(nn.Module):
             sizes = f"channels {channels}, frames {frames}, kernel_size {kernel_size}"
             raise ValueError(f"{sizes}, alpha {alpha} and beta {beta} must be at least 1")
         if kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size {kernel_size} is not odd")
+            raise ValueError(f"kernel_size {kernel_size} must be odd and at least 1")
         if channels % beta:
             raise ValueError(f"channels {channels} is not divisible by beta {beta}")
         self.frames = frames

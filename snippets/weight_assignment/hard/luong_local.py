@@ -97,7 +97,7 @@ class LocalAttention(nn.Module):
         distance = place - centre
         allowed = (place == position) & (distance.detach() <= self.half_width)
         if mask is not None:
-            allowed &= mask.expand(*query.shape[:2], -1).gather(2, position)
+            allowed &= mask.expand(*query.shape[:2], key.shape[1]).gather(2, position)
         index = position.flatten(1)[..., None].expand(-1, -1, key.shape[2])  # (B, T w, d)
         near = key.gather(1, index).view(*position.shape, key.shape[2])  # (B, T, w, d)
         scale = math.sqrt(key.shape[2])  # keeps the sum within half precision

@@ -138,6 +138,7 @@ def reinforce_loss(reward: Tensor, log_prob: Tensor, baseline: Tensor | float) -
         reward: (B,), what each draw earned.
         log_prob: (B,), from `StochasticAttention.sample`.
         baseline: a number, or (B,), that does not depend on this draw; it changes the variance, not the mean.
+            It is a constant here: a learned one needs a loss of its own.
 
     Raises:
         ValueError: the shapes differ, or there is no draw.
@@ -158,7 +159,7 @@ def reinforce_loss(reward: Tensor, log_prob: Tensor, baseline: Tensor | float) -
         )
     if not reward.numel():
         raise ValueError(f"reward {tuple(reward.shape)} holds no draw")
-    return -(reward + (reward.detach() - baseline) * log_prob).mean()
+    return -(reward + (reward - baseline).detach() * log_prob).mean()
 
 
 def update_baseline(baseline: Tensor | float, reward: Tensor) -> Tensor:

@@ -98,6 +98,9 @@ def _real(x: Tensor, mask: Tensor | None) -> Tensor:
 def penalty(weights: Tensor) -> Tensor:
     """Return ||A A^T - I||_F^2 for each sentence: (B, r, T) -> (B).
 
+    Raises:
+        ValueError: the weights are not (B, r, T).
+
     It is 0 if and only if every hop reads a single token and no two read the same:
 
     >>> penalty(torch.eye(3, 5)[None])
@@ -108,6 +111,8 @@ def penalty(weights: Tensor) -> Tensor:
     >>> penalty(torch.stack([torch.eye(6)[[4, 4]], torch.full((2, 6), 1 / 6)]))
     tensor([2.0000, 1.4444])
     """
+    if weights.dim() != 3:
+        raise ValueError(f"weights {tuple(weights.shape)} must be (B, r, T)")
     overlap = weights @ weights.mT  # (B, r, r)
     identity = torch.eye(overlap.shape[1], dtype=overlap.dtype, device=overlap.device)
     return (overlap - identity).square().sum(dim=(1, 2))

@@ -198,9 +198,9 @@ def test_cifar_network_parameters(measured: Measured, classes: int, expected: in
     ("options", "message"),
     [
         ({"channels": 0}, "channels 0 must be at least 1"),
-        ({"kernel_size": 4}, "kernel_size 4 is not an odd number"),
-        ({"kernel_size": 0}, "kernel_size 0 is not an odd number"),
-        ({"kernel_size": -1}, "kernel_size -1 is not an odd number"),
+        ({"kernel_size": 4}, "kernel_size 4 must be odd"),
+        ({"kernel_size": 0}, "kernel_size 0 must be odd"),
+        ({"kernel_size": -1}, "kernel_size -1 must be odd"),
         ({"gate_bias": float("nan")}, "gate_bias nan must be finite"),
     ],
 )

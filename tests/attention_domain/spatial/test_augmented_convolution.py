@@ -253,6 +253,11 @@ def test_refuses_another_size() -> None:
         layer(torch.randn(1, 5, 4, 3, dtype=torch.float64))
 
 
+def test_refuses_three_sizes() -> None:
+    with pytest.raises(ValueError, match="too many"):
+        AugmentedConv2d(8, 8, 3, 4, 4, 2, (3, 4, 5))  # type: ignore[arg-type]
+
+
 def test_a_list_of_sizes_is_a_tuple() -> None:
     layer = AugmentedConv2d(5, 9, 3, 6, 4, 2, [3, 4])
     assert layer(torch.randn(2, 5, 3, 4)).shape == (2, 9, 3, 4)

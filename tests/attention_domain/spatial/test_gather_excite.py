@@ -299,6 +299,11 @@ def test_refuses_a_map_of_another_size() -> None:
         block(torch.randn(2, 4, 10, 7))
 
 
+def test_refuses_three_sizes() -> None:
+    with pytest.raises(ValueError, match=r"size \(7, 10, 3\) must be \(H, W\)"):
+        GatherExcite(4, "theta", size=(7, 10, 3))  # type: ignore[arg-type]
+
+
 def test_a_list_of_sizes_is_a_tuple() -> None:
     block, x = GatherExcite(4, "theta", size=[7, 10]), torch.randn(2, 4, 7, 10)
     assert block(x).shape == x.shape

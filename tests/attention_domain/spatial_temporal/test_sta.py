@@ -191,15 +191,18 @@ def test_refuses_impossible_arguments() -> None:
         STA(0)
     with pytest.raises(TypeError, match="integer"):
         STA(2.0)  # type: ignore[arg-type]
-    for length, frames in ((0, 4), (float("nan"), 4), (100, 0)):
+    for length, frames in ((0, 4), (100, 0)):
         with pytest.raises(ValueError, match="must be at least 1"):
-            sample_frames(length, frames)  # type: ignore[arg-type]
+            sample_frames(length, frames)
+    for fraction in (10.7, float("nan")):  # the last numbers would be fractions
+        with pytest.raises(TypeError, match="integer"):
+            sample_frames(fraction)  # type: ignore[arg-type]
 
 
 def test_refuses_other_inputs() -> None:
     with pytest.raises(ValueError, match=r"must be \(B, C, T, H, W\)"):
         STA()(clip()[0])
     maps = STA().energy(clip())
-    for other in (maps[0], maps[:, :1]):
+    for other in (maps[0], maps[:, :1], maps[:0]):
         with pytest.raises(ValueError, match="with two frames or more"):
             inter_frame_regularisation(other)

@@ -183,7 +183,7 @@ def test_parameters_added_to_resnet50(measured: Measured) -> None:
     [
         ((0, 8), "channels 0"),
         ((8, 0), "frames 0"),
-        ((8, 8, 4), "kernel_size 4 is not odd"),
+        ((8, 8, 4), "kernel_size 4 must be odd"),
         ((6, 8), "channels 6 is not divisible by beta 4"),
     ],
 )

@@ -326,3 +326,11 @@ def test_reinforce_refuses_shapes_that_would_broadcast(
 def test_reinforce_refuses_an_empty_batch() -> None:
     with pytest.raises(ValueError, match="no draw"):
         reinforce_loss(torch.randn(0), torch.randn(0), 0.0)
+
+
+def test_reinforce_leaves_a_learned_baseline_alone() -> None:
+    """Its derivative would be the log-probability, which moves it away for ever."""
+    log_prob = torch.tensor([-1.0, -2.0], requires_grad=True)
+    baseline = torch.zeros(2, requires_grad=True)
+    reinforce_loss(torch.tensor([3.0, 0.0]), log_prob, baseline).backward()
+    assert baseline.grad is None
