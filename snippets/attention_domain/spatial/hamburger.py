@@ -72,16 +72,17 @@ class NMF(Ham):
         """Update C for the old D, then D for the new C."""
         codes = self.encode(x, bases, codes)
         c = codes / x.shape[2]
-        return over(bases, bases @ (codes.mT @ c), 1e-6 / x.shape[2]) * (x @ c), codes
+        return updated(bases, x @ c, bases @ (codes.mT @ c), 1e-6 / x.shape[2]), codes
 
     def encode(self, x: Tensor, bases: Tensor, codes: Tensor) -> Tensor:
         """Update C."""
-        return over(codes, codes @ (bases.mT @ bases), 1e-6) * (x.mT @ bases)
+        return updated(codes, x.mT @ bases, codes @ (bases.mT @ bases), 1e-6)
 
 
-def over(a: Tensor, b: Tensor, eps: float) -> Tensor:
-    """a / (b + eps) for b >= 0, where the type cannot make a zero of eps."""
-    return a / (b + max(eps, torch.finfo(b.dtype).tiny))
+def updated(old: Tensor, above: Tensor, below: Tensor, eps: float) -> Tensor:
+    """old * above / (below + eps), in float32 at least: in float16 eps would be zero."""
+    wide = torch.promote_types(old.dtype, torch.float32)
+    return (old.to(wide) * above.to(wide) / (below.to(wide) + eps)).to(old.dtype)
 
 
 class VQ(Ham):
