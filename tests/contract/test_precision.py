@@ -7,7 +7,7 @@ half precision may lie a few times as far off as these.
 
 A setting is a way to compute, a mode, a scale of the input and a size of the map or sequence. All are run
 by `pytest --all-settings tests/contract/test_precision.py`, without it those of REPRESENTATIVES, chosen so
-that each type, way, mode, scale and size occurs, and float16 meets the largest scale and size in both ways.
+that each type, way, mode, scale and size occurs, and float16 meets the largest scale on the largest size.
 """
 
 import copy
@@ -53,9 +53,8 @@ SETTINGS = [
 ]
 REPRESENTATIVES = [
     Setting(torch.float16, False, False, 30.0, "large"),
-    Setting(torch.float16, True, False, 30.0, "large"),
-    Setting(torch.float16, False, True, 1.0, "small"),
-    Setting(torch.bfloat16, True, True, 5.0, "small"),
+    Setting(torch.float16, True, True, 5.0, "small"),
+    Setting(torch.bfloat16, True, False, 1.0, "small"),
 ]
 
 
@@ -127,7 +126,7 @@ def amplified(
     type may fall otherwise, though rounding of the inputs, which saturate a layer, does not move it.
     """
     far = [torch.zeros_like(y) for y in expected]
-    for seed in range(10, 13):
+    for seed in (10, 11):
         torch.manual_seed(seed)
         other = copy.deepcopy(module)
         for parameter in other.parameters():
@@ -177,16 +176,20 @@ def test_half_precision_is_the_float64_result(case: str, setting: Setting) -> No
         (y.double() - e).abs().masked_fill(~inside, 0.0)
         for y, e, inside in zip(computed, exact, held, strict=True)
     ]
+    kind = torch.finfo(setting.dtype)
     allowed = [
-        ROUNDED * torch.finfo(setting.dtype).eps * e.abs().masked_fill(~inside, 0.0).max()
+        ROUNDED * kind.eps * max(kind.tiny, e.abs().masked_fill(~inside, 0.0).max().item())
         for e, inside in zip(exact, held, strict=True)
     ]
     if all(o.max() <= a for o, a in zip(off, allowed, strict=True)):
         return
-    with torch.no_grad():
-        far = amplified(reference, inputs, exact, setting.dtype)
-        far_within = amplified(reference, inputs, exact, setting.dtype, each_layer=True)
-    for o, a, f, w, inside in zip(off, allowed, far, far_within, held, strict=True):
-        f, w = f.masked_fill(~inside, 0.0).max(), w.masked_fill(~inside, 0.0).max()
-        limit = a + max(AMPLIFIED * f, w)
-        assert o.max() <= limit, f"{o.max():.3g} off, {limit:.3g} allowed"
+    for each_layer, times in ((False, AMPLIFIED), (True, 1)):
+        with torch.no_grad():
+            far = amplified(reference, inputs, exact, setting.dtype, each_layer)
+        limits = [
+            a + times * f.masked_fill(~inside, 0.0).max()
+            for a, f, inside in zip(allowed, far, held, strict=True)
+        ]
+        if all(o.max() <= limit for o, limit in zip(off, limits, strict=True)):
+            return
+    pytest.fail(f"off by {[f'{o.max():.3g}' for o in off]}, allowed {[f'{limit:.3g}' for limit in limits]}")
