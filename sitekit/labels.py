@@ -72,11 +72,8 @@ _WORDS = {
         "ONNX (opset {opset}, torch {torch}, ONNX Runtime {onnxruntime}):",
         "ONNX（opset {opset}，torch {torch}，ONNX Runtime {onnxruntime}）：",
     ),
-    "onnx passed": (
-        "Exported and run: what may change in size, largest difference to torch",
-        "可导出并运行：可变尺寸及与 torch 的最大差",
-    ),
-    "onnx refused": ("Not exported or not run", "不能导出或运行"),
+    "onnx passed": ("Goes through", "可导出并运行"),
+    "onnx refused": ("Does not", "未通过"),
     "onnx open": (
         " with {sizes} open, within {difference} of torch",
         "：{sizes} 可变，与 torch 相差不超过 {difference}",
