@@ -96,6 +96,7 @@ OTHERS = {
     "to_mha": "the shape is given beside the mask",
     "update_baseline": "a mean over all rewards",
     "hybrid_loss": "takes an episode, not tensors",
+    "updated": "element by element, of one shape",
 }
 """Functions that are not called here, each with its reason."""
 
