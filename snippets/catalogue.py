@@ -184,7 +184,7 @@ CATALOGUE = _by_slug(
             parameters="0",
             macs="B*heads*T*S*(d + d_v)",
             complexity=r"O(T S (d + d_v))",
-            evidence=(Evidence.PAPER, Evidence.CODE),
+            evidence=(Evidence.PAPER,),
             aliases=(
                 "attention mask",
                 "attn_mask",
@@ -332,7 +332,7 @@ CATALOGUE = _by_slug(
             parameters="d_q*d_k",
             macs="B*T*(d_q*d_k + S*(d_k + d_v))",
             complexity=r"O(T d_q d_k + T S (d_k + d_v))",
-            evidence=(Evidence.PAPER, Evidence.CODE),
+            evidence=(Evidence.PAPER,),
             aliases=(
                 "Gumbel-softmax",
                 "Concrete distribution",
@@ -682,7 +682,7 @@ CATALOGUE = _by_slug(
             parameters="22*C",
             macs="9*B*C*(ceiling(H/2)*ceiling(W/2) + ceiling(H/4)*ceiling(W/4))",
             complexity=r"O(N C)",
-            evidence=(Evidence.CODE, Evidence.SECONDARY),
+            evidence=(Evidence.SECONDARY,),
             aliases=("GENet", "GE", "GE-theta", "GatherExcite", "gather-excite", "聚集与激励"),
             related=("senet", "global_context", "bam", "saliency"),
         ),
@@ -846,7 +846,7 @@ CATALOGUE = _by_slug(
             parameters="k*g**2*n/2 + 3*n**2 + 9*n + n*K + K + 3",
             macs="B*T*(k*g**2*n/2 + 3*n**2 + 4*n) + B*n*K",
             complexity=r"O(T (k g^2 n + n^2))",
-            evidence=(Evidence.CODE, Evidence.SECONDARY),
+            evidence=(Evidence.SECONDARY,),
             aliases=(
                 "RAM",
                 "recurrent attention model",
