@@ -36,7 +36,7 @@ def main() -> None:
     known = json.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else {}
     slugs = arguments.names or list(CATALOGUE)
     if arguments.stale:
-        slugs = [s for s in slugs if known.get(s, {}).get("source") != cases.fingerprint(CATALOGUE[s])]
+        slugs = [s for s in slugs if known.get(s, {}).get("source") != cases.source(CATALOGUE[s])]
     with get_context("spawn").Pool(arguments.processes) as pool:
         found = dict(tqdm(pool.imap_unordered(onnx.named_record, slugs), total=len(slugs), unit="mechanism"))
     if arguments.check:

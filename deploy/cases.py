@@ -1,6 +1,5 @@
 """The modules to be carried over: each mechanism as `example` builds it, and its variants."""
 
-import hashlib
 import importlib
 import inspect
 from pathlib import Path
@@ -8,6 +7,7 @@ from types import ModuleType
 
 from torch import Tensor, nn
 
+from sitekit.fingerprint import fingerprint
 from snippets.catalogue import Mechanism
 
 ROOT = Path(__file__).parents[1]
@@ -19,9 +19,9 @@ def load(row: Mechanism) -> ModuleType:
     return importlib.import_module(row.module)
 
 
-def fingerprint(row: Mechanism) -> str:
-    """Hash of the module: what was measured holds for this text."""
-    return hashlib.sha256((ROOT / "snippets" / f"{row.path}.py").read_bytes()).hexdigest()[:16]
+def source(row: Mechanism) -> str:
+    """Hash of the module: what was measured holds for this code."""
+    return fingerprint([ROOT / "snippets" / f"{row.path}.py"])
 
 
 def sizes(row: Mechanism) -> dict[str, int]:

@@ -123,7 +123,7 @@ def shortened(error: Exception) -> str:
 def record(row: Mechanism) -> dict[str, Any]:
     """All outcomes of a mechanism, with what they hold for."""
     return {
-        "source": cases.fingerprint(row),
+        "source": cases.source(row),
         "torch": torch.__version__.split("+")[0],
         "onnxruntime": onnxruntime.__version__,
         "opset": OPSET,

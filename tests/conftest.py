@@ -1,7 +1,6 @@
 """Recording of proofs: `pytest --record` writes what the proofs measured to `docs/proofs.json`."""
 
 import datetime
-import hashlib
 import json
 import re
 from collections import defaultdict
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from sitekit.fingerprint import fingerprint
 from snippets.catalogue import CATALOGUE
 from tests.measure import Figure, Measured, summary
 
@@ -21,10 +21,10 @@ _recorded: dict[str, dict[str, list[Figure]]] = defaultdict(lambda: defaultdict(
 
 
 def proof_source(path: str) -> str:
-    """Hash of what a proof depends on: the snippet and its test file."""
+    """Hash of what a proof depends on: the code of the snippet and of its test file."""
     folder, _, slug = path.rpartition("/")
     files = [ROOT / "snippets" / f"{path}.py", ROOT / "tests" / folder / f"test_{slug}.py"]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+    return fingerprint(files)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

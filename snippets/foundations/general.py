@@ -5,6 +5,7 @@ Paper: Meng-Hao Guo et al., "Attention mechanisms in computer vision: A survey",
 Differs: the survey leaves g and f open; here each is a plain function. Scores are means, so that there is
 nothing to train; a learned g takes their place in every real mechanism. The survey's g has one argument; a
 query from elsewhere would be a second one, as in the file `query_key_value.py`.
+SPDX-License-Identifier: MIT
 """
 
 from collections.abc import Callable

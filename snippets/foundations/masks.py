@@ -8,6 +8,7 @@ Differs: the mask is boolean, True = may be attended, as in `F.scaled_dot_produc
 dimensions and broadcasts to (B, heads, T, S); with two, (T, S) and a padding mask (B, S) could be mistaken
 for each other. Masks are joined by `&`. A query that may attend to nothing reads zeros; the paper's minus
 infinity would give NaN.
+SPDX-License-Identifier: MIT
 """
 
 import math

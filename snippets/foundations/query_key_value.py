@@ -10,6 +10,7 @@ Code: lmthang/nmt.matlab 32f8564, code/layers/attnLayerForward.m (dot, bilinear,
 Differs: rows are vectors here, columns in the book; no score has a bias; start values are those of
 `nn.Linear`, which Luong draws within 0.1. A dot product has a fused kernel,
 `F.scaled_dot_product_attention`; this file stores the scores, so that any function can be the score.
+SPDX-License-Identifier: MIT
 """
 
 import math

@@ -5,6 +5,7 @@ Neurocomputing 452, 2021. Max pooling and gating as models of saliency: Xipeng Q
 Learning" (in Chinese), 2020, chapter 8.
 Differs: both tell it in words; the functions here are the usual ones. The focus scores with q^T W x, Luong's
 "general", so that a query may have any width.
+SPDX-License-Identifier: MIT
 """
 
 import math

@@ -9,6 +9,7 @@ Differs: only the attention is here, without encoder and decoder. No score has a
 it is written, with all pairs stored, to show what that costs; in Luong's runs and code its part for the keys
 is the identity. Location refuses more keys than it has places, Luong ignores them. Start values are those of
 `nn.Linear`; Luong draws them within 0.1.
+SPDX-License-Identifier: MIT
 """
 
 import math

@@ -58,6 +58,10 @@ def test_header_names_the_paper_and_what_differs(name: str) -> None:
     assert "\nDiffers: " in header
 
 
+def test_header_ends_with_the_licence(name: str) -> None:
+    assert str(load(name).__doc__).endswith("\nSPDX-License-Identifier: MIT\n")
+
+
 def test_public_names_are_documented(name: str) -> None:
     module = load(name)
     for key, member in vars(module).items():

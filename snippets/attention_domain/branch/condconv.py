@@ -8,6 +8,7 @@ Differs: padding is the same on all sides. The released layers pad as "SAME" in 
 on an even map has one row and column less in front, so that their windows lie one pixel further on. The
 released EfficientNet computes the weights once per block, from the block's input, and uses them in three
 convolutions: hand them to `convolve`. It convolves one sample after the other; here the batch is folded.
+SPDX-License-Identifier: MIT
 """
 
 import math

@@ -4,6 +4,7 @@ Paper: Yinpeng Chen, Xiyang Dai, Mengchen Liu, Dongdong Chen, Lu Yuan, Zicheng L
 Attention over Convolution Kernels", CVPR 2020, arXiv 1912.03458.
 Differs: nothing known; no official code was found. Both layers of the attention have biases here, and the
 temperature is saved with the weights, so that a trained layer is loaded with the temperature it ended with.
+SPDX-License-Identifier: MIT
 """
 
 import math

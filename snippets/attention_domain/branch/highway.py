@@ -7,6 +7,7 @@ include/caffe/filler.hpp, examples/highways; read, not run.
 Differs: nothing in the forward pass. Convolutions as in the released code; `kernel_size=1` on a
 (B, C, 1, 1) input is the dense layer. Starts as the released layers do, whose "xavier" is He's normal
 distribution; there, biases learn at twice the rate and without weight decay.
+SPDX-License-Identifier: MIT
 """
 
 import math

@@ -6,6 +6,7 @@ Code: implus/SKNet, 17dd708, models/sknet50.prototxt; read, not run.
 Differs: nothing in the forward pass. As in the released network, branch m is a 3 x 3 convolution of dilation
 m and so reaches as far as a (2 m + 1) x (2 m + 1) kernel. Starts as the released layers do; normalisation has
 torch's momentum of 0.1, where the released one moves its statistics by 0.05.
+SPDX-License-Identifier: MIT
 """
 
 import operator

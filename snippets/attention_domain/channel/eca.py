@@ -5,6 +5,7 @@ Paper: Qilong Wang, Banggu Wu, Pengfei Zhu, Peihua Li, Wangmeng Zuo, Qinghua Hu,
 Code: BangguWu/ECANet, b332f6b, models/eca_module.py.
 Differs: the kernel size follows the paper's formula unless it is given; the released code never computes it,
 its sizes are set by hand (3, 5, 5, 7 for the four stages of ResNet-50). The start values are the released.
+SPDX-License-Identifier: MIT
 """
 
 import math

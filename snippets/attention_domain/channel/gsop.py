@@ -6,6 +6,7 @@ Code: ZilinGao/Global-Second-order-Pooling-Convolutional-Networks, 662a699, torc
 Differs: nothing in the channel mode of the released code, which this file follows. In the position mode, sums
 over m channels are divided by m; the code divides them by the number of positions. The weights start as
 PyTorch has them; the released network draws those of all convolutions by Kaiming's rule for the fan-out.
+SPDX-License-Identifier: MIT
 """
 
 import operator

@@ -6,6 +6,7 @@ Code: hujie-frank/SENet, 0262d43, models/SE-ResNet-50.prototxt (Caffe).
 Differs: nothing in the forward pass. `bias=True` counts like the released Caffe models, `bias=False`
 like the ablations in section 6 of the paper; a width that r does not divide is refused, not rounded.
 The release holds no start values; here they are PyTorch's.
+SPDX-License-Identifier: MIT
 """
 
 import torch

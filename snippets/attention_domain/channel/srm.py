@@ -5,6 +5,7 @@ Neural Networks", ICCV 2019, arXiv 1903.10829.
 Code: hyunjaelee410/style-based-recalibration-module, f6221c7, models/recalibration_modules.py.
 Differs: nothing in the forward pass of the released code, which this file follows, start values and momentum
 included, but for maps of a single position: their variance is zero here, not NaN.
+SPDX-License-Identifier: MIT
 """
 
 import torch

@@ -7,6 +7,7 @@ Differs: the scores are added, as in the paper; the released code and its weight
 (`multiply=True`). Batch normalisation stands between the layers of a branch, as in the released code. The
 released ResNet starts with biases zero and normal weights in the convolutions; here they start as PyTorch has
 them.
+SPDX-License-Identifier: MIT
 """
 
 import operator

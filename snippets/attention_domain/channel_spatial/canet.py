@@ -3,6 +3,7 @@
 Paper: "Concatenated Attention Neural Network for Image Restoration", arXiv 2006.11162 (2020).
 Differs: a reconstruction. The wiring of the modules follows a published summary. What is inside a module, its
 two gates, sizes and activations are our reading of one sentence in the abstract; no code was released.
+SPDX-License-Identifier: MIT
 """
 
 import torch

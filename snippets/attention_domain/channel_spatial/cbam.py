@@ -7,6 +7,7 @@ Differs: batch normalisation follows the 7 x 7 convolution, as in the released c
 paper's formula. The maximum comes before the mean, as in the code; the formula has the mean first. Weights
 start as PyTorch has them; the released ResNet starts that normalisation with weight zero, all biases with
 zero and the convolution with normal weights.
+SPDX-License-Identifier: MIT
 """
 
 import torch

@@ -5,6 +5,7 @@ CVPR 2021, arXiv 2103.02907.
 Code: houqb/CoordAttention, 7619bea, coordatt.py and mbv2_ca.py.
 Differs: nothing in the forward pass, which follows the released code. The weights start as PyTorch has them;
 the released MobileNetV2 starts with biases zero and normal weights.
+SPDX-License-Identifier: MIT
 """
 
 import operator

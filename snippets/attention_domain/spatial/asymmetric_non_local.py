@@ -5,6 +5,7 @@ Semantic Segmentation", ICCV 2019, arXiv 1908.07678.
 Code: MendelXu/ANN, f4eabeb, models/seg/utils/apnb.py and afnb.py.
 Differs: values are averaged before their convolution, not after it, which is the same and takes fewer
 operations; APNB computes the map that is both query and key once; keys and values have one width P.
+SPDX-License-Identifier: MIT
 """
 
 import operator

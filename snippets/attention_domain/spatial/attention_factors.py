@@ -6,6 +6,7 @@ Code: open-mmlab/mmcv, version 2.2.0, mmcv/cnn/bricks/generalized_attention.py, 
 Differs: projections start as torch starts them, in mmcv uniformly up to sqrt(3 / inputs), biases at zero. The
 weights keep one row if no factor asks for the query, and one sample if no factor asks for the input. mmcv has
 `stride=2` and an offset with the opposite sign, and computes factor 2 without factor 4 wrongly.
+SPDX-License-Identifier: MIT
 """
 
 import operator

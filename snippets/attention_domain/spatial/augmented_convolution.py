@@ -4,6 +4,7 @@ Paper: Irwan Bello, Barret Zoph, Ashish Vaswani, Jonathon Shlens, Quoc V. Le, "A
 Convolutional Networks", ICCV 2019, arXiv 1904.09925.
 Differs: no layer has a bias; d_k and d_v are numbers, not shares of the output channels. The relative logits
 enter the fused kernel as additional channels of queries and keys, so that `forward` stores no N x N matrix.
+SPDX-License-Identifier: MIT
 """
 
 import operator

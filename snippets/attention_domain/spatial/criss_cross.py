@@ -4,6 +4,7 @@ Paper: Zilong Huang, Xinggang Wang, Lichao Huang, Chang Huang, Yunchao Wei, Weny
 Attention for Semantic Segmentation", ICCV 2019, arXiv 1811.11721.
 Code: speedinghzl/CCNet, 1fae6c6, cc_attention/functions.py.
 Differs: nothing in the block. The paper's network puts convolutions around it, which are not here.
+SPDX-License-Identifier: MIT
 """
 
 import operator

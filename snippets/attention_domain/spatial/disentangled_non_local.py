@@ -7,6 +7,7 @@ Differs: queries, keys and the unary score have no bias, because whitening and s
 narrow and `W_z` starts at zero, as in mmsegmentation. The authors' own code has wide values, no `W_z`, a
 factor on the pairwise term alone, and for detection `scale` = P^-0.5 / 0.05. Both start convolutions with
 N(0, 0.01^2), here torch's start is left. `forward` stores no N x N matrix.
+SPDX-License-Identifier: MIT
 """
 
 import math

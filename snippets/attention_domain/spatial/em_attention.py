@@ -6,6 +6,7 @@ Code: XiaLiPKU/EMANet, f09ffac, network.py and train.py.
 Differs: bases get length one exactly (the released code adds 1e-6 to two divisors); the moving average is a
 method, to be called once a step (released code: lines of its training script); the batch normalisation has
 torch's momentum 0.1 (released code: 0.0003).
+SPDX-License-Identifier: MIT
 """
 
 import operator

@@ -7,6 +7,7 @@ Differs: the released Caffe models gather globally only; the convolutions for ex
 figures beside them. At the border the mean counts the pixels inside the map. Layers start, and statistics
 move, as in torch; in the models convolutions start by He's rule, the two layers of theta_plus with a standard
 deviation of 0.01 and biases of zero, and the statistics keep 0.95.
+SPDX-License-Identifier: MIT
 """
 
 import operator

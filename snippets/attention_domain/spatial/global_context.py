@@ -6,6 +6,7 @@ Code: xvjiarui/GCNet, 029db54, mmdet/ops/gcb/context_block.py.
 Differs: the score has no bias, because the softmax removes one. A width that r does not divide is refused,
 and a single hidden unit, which the layer normalisation would make constant. The released code can also add
 and multiply at once.
+SPDX-License-Identifier: MIT
 """
 
 import torch

@@ -6,6 +6,7 @@ Code: facebookresearch/GloRe, commit 9c6a734, network/global_reasoning_unit.py a
 Differs: the paper's graph convolution is (I - A) V W; like the released code, this one learns I + A, with a
 bias and a ReLU in between. The last normalisation starts with weight zero inside the unit; in the released
 code the network does that. The other layers start as torch starts them, there by Xavier's rule, biases zero.
+SPDX-License-Identifier: MIT
 """
 
 import torch

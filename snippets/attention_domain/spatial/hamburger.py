@@ -7,6 +7,7 @@ Differs: the search starts from one drawing that is kept in a buffer; the releas
 forward pass, at inference too. That code has a ReLU behind the addition, weights that start with variance
 2 / C_out and statistics with momentum 3e-4, here as in torch, and options left out here: several heads,
 patterns that are carried from batch to batch, another convolution before the upper one.
+SPDX-License-Identifier: MIT
 """
 
 import operator

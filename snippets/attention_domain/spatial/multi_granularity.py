@@ -6,6 +6,7 @@ Differs: a reconstruction. The text of the paper was not at hand; known are its 
 detection, region discovery, description. Chosen here: the evidence of the likeliest class as the energy of a
 position, all windows of one size as proposals, one region per grain, one convolution for each network of the
 paper, on a common feature map. The classifier of the joined descriptors is left to the reader.
+SPDX-License-Identifier: MIT
 """
 
 import operator

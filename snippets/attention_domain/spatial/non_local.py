@@ -7,6 +7,7 @@ Differs: maps of two dimensions; `W_z` has no bias, because the batch normalisat
 convolutions start as torch starts them (paper: He's method; released code: N(0, 0.01^2) and biases of zero).
 The released code scales the exponent (`scale`) and pools x itself. `forward` stores no N x N matrix, whatever
 the pairwise function.
+SPDX-License-Identifier: MIT
 """
 
 import math

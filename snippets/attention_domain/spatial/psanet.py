@@ -7,6 +7,7 @@ Differs: follows the released code, which has a softmax where the paper's formul
 results side by side where that formula adds them. The reduced maps are not shrunk. A map that is larger than
 the predicted one is refused; the released code gives the offsets that are missing the score zero. Layers
 start as torch starts them, as in semseg; the Caffe models start by He's rule, and their statistics keep 0.95.
+SPDX-License-Identifier: MIT
 """
 
 import torch

@@ -6,6 +6,7 @@ Code: github.com/ouceduxzk/Fine_Grained_Classification, e19d04f, caffe_racnn, a 
 Differs: one proposal, without the networks before and after it. Gradients are those of the equations; the
 released Caffe code crops without the mask and replaces its derivative by a rule of its own. Layers start as
 torch starts them; there weights start normal with standard deviation 0.001, biases at zero.
+SPDX-License-Identifier: MIT
 """
 
 import math

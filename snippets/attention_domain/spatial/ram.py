@@ -5,6 +5,7 @@ NeurIPS 2014, arXiv 1406.6247.
 Code: none by the authors; github.com/kevinzakka/recurrent-visual-attention, a38ac89, modules.py, model.py.
 Differs: the core of the static tasks, no LSTM. The first location comes from the location network at the
 zero state. In eval mode the network looks where the policy has its mean instead of drawing.
+SPDX-License-Identifier: MIT
 """
 
 import math

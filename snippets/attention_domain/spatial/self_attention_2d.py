@@ -8,6 +8,7 @@ Differs: three definitions are in circulation. The default is that of the final 
 the first arXiv version, `value_reduction=2, subsample=True, bias=False` the released code. Spectral
 normalisation, a wrapper around the convolutions, is left to the caller. Convolutions start as torch starts
 them (released code: Xavier's method). `forward` stores no N x N matrix.
+SPDX-License-Identifier: MIT
 """
 
 import torch

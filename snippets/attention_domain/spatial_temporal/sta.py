@@ -5,6 +5,7 @@ Video-Based Person Re-Identification", AAAI 2019, arXiv 1811.04129.
 Differs: the module ends with the fused descriptor; backbone, the linear layer behind it and the two other
 losses are left to the reader. Stripes are pooled before they are weighed, which gives the same descriptor.
 A frame without any response gets the score zero instead of a division by zero.
+SPDX-License-Identifier: MIT
 """
 
 import operator

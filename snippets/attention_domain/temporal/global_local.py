@@ -4,6 +4,7 @@ Paper: Jianing Li, Jingdong Wang, Qi Tian, Wen Gao, Shiliang Zhang, "Global-Loca
 Video Person Re-Identification", ICCV 2019, arXiv 1908.10049.
 Differs: what the paper leaves open is as simple as can be: convolutions have biases, the pyramid keeps the
 length by padding with zeros, keys, queries and values have the width 3 d / a with a = 2. A mask is added.
+SPDX-License-Identifier: MIT
 """
 
 import torch

@@ -6,6 +6,7 @@ Code: liu-zhy/temporal-adaptive-module, 5fcb46f, ops/temporal_module.py.
 Differs: gates and kernel are joined into one T x T matrix per channel, whose product with the frames equals
 gating and then convolving; on a CPU that is faster than a convolution with one group for each sample and
 channel. Clips are (B, C, T, H, W); the released code takes the frames of all clips as one batch.
+SPDX-License-Identifier: MIT
 """
 
 import torch

@@ -7,6 +7,7 @@ Code: github.com/ericjang/gumbel-softmax, 4deb8bd, Categorical VAE.ipynb; torch.
 Differs: the papers treat any categorical variable; here it is the choice of a key, scored by q^T W k. Noise
 is -log of an exponential variable, which has the same distribution as -log(-log u). In eval mode the
 likeliest key is read instead of a sample. A query without an allowed key reads zeros.
+SPDX-License-Identifier: MIT
 """
 
 import math

@@ -8,6 +8,7 @@ from 0. The window holds the positions at a distance of at most D from the predi
 released code rounds it down first. Past the end of the source, local-m has an empty window; there it stays at
 the last word. With a mask, S is the length of each source without its padding. Layers start as torch starts
 them; there uniform in [-0.1, 0.1].
+SPDX-License-Identifier: MIT
 """
 
 import math

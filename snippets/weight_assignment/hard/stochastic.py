@@ -8,6 +8,7 @@ Differs: one step of attention; the decoder that makes h is left to the reader. 
 bias, which the softmax would not see, and the soft context no gate beta. In eval mode the likeliest
 location is read instead of a sample. Layers start as torch starts them; there weights start normal with
 standard deviation 0.01, W_h orthogonal if it is square, biases at zero.
+SPDX-License-Identifier: MIT
 """
 
 from typing import NamedTuple

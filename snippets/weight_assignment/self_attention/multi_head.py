@@ -7,6 +7,7 @@ Differs: the four projections have biases (as in `torch.nn.MultiheadAttention`; 
 equation), and `dropout` acts on the weights, which the paper does not mention. Start values are those of
 `nn.Linear`; Xavier's in the released code. Unlike torch's module: batch first, a True in a mask allows, and
 weights come per head, not averaged.
+SPDX-License-Identifier: MIT
 """
 
 import math

@@ -9,6 +9,7 @@ Code: tensorflow/tensor2tensor bafdc1b, tensor2tensor/layers/common_attention.py
 Differs: one head only, hence no output matrix; positions are a function of their own, to be added to the
 input by whoever wants them, because attention works without. Start values are those of `nn.Linear`; Xavier's
 in the released code.
+SPDX-License-Identifier: MIT
 """
 
 import math

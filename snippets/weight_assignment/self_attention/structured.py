@@ -7,6 +7,7 @@ Differs: this is the attention and its penalty; the bidirectional LSTM before th
 them are left to the reader. `bias=True` adds the biases of the released code. The penalty is the paper's, a
 number per sentence; the released code takes a mean over pairs of tokens instead. Start values are those of
 `nn.Linear`; the released code has Glorot's, and biases of zero.
+SPDX-License-Identifier: MIT
 """
 
 import torch

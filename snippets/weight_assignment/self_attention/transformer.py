@@ -10,6 +10,7 @@ Differs: inputs and outputs are vectors, so embeddings (times sqrt(E)) and the o
 caller; the attention projections have biases, as in torch; with `norm_first=True`, which is not in the first
 paper, each stack ends in a norm. Norms add 1e-5, not the 1e-6 of the released code. Start values are those
 of `nn.Linear`, drawn for each layer; Xavier's in the released code.
+SPDX-License-Identifier: MIT
 """
 
 import math

@@ -5,6 +5,7 @@ Align and Translate", ICLR 2015, arXiv 1409.0473 (sections 3.1 and A.1.2).
 Code: lisa-groundhog/GroundHog 4d2433b, experiments/nmt/encdec.py (RecurrentLayerWithSearch).
 Differs: only the alignment is here, without encoder and decoder; the widths are free; a mask leaves padding
 out. Start values are those of `nn.Linear`; in the paper W_a and U_a start with deviation 0.001, v_a at zero.
+SPDX-License-Identifier: MIT
 """
 
 import torch

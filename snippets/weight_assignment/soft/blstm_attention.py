@@ -5,6 +5,7 @@ Bidirectional Long Short-Term Memory Networks for Relation Classification", ACL 
 Differs: this is the BLSTM layer and the attention layer; word embeddings, dropout and the classifier are
 left to the reader. The LSTM cell is that of torch, with its start values: no peephole connections, two
 biases per gate. A mask keeps padding out of both directions.
+SPDX-License-Identifier: MIT
 """
 
 import torch

@@ -3,6 +3,7 @@
 Paper: Xipeng Qiu, "Neural Networks and Deep Learning" (in Chinese), 2020, section 8.2, equations 8.1 to 8.10.
 Differs: items are rows here, columns in the book. The score is the scaled dot product, one of the four in
 the book. The query may be given or learned. The book has no mask.
+SPDX-License-Identifier: MIT
 """
 
 import math

@@ -6,6 +6,7 @@ Code: lmthang/nmt.matlab 32f8564, code/layers/attnLayerForward.m.
 Differs: `concat` has a matrix on the source side too, as in the paper's formula; in its experiments and in
 the released code that is the identity. The paper's fourth score, `location`, has no keys and is left out.
 Source and target may differ in width. Start values are those of `nn.Linear`, not uniform in [-0.1, 0.1].
+SPDX-License-Identifier: MIT
 """
 
 import math
