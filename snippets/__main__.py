@@ -17,16 +17,16 @@ ROOT = Path(__file__).parents[1]
 
 
 def list_mechanisms() -> None:
-    """Print every mechanism below its place in the taxonomy."""
+    """Print every mechanism below its place in the taxonomy and its chapter."""
     width = max(len(slug) for slug in CATALOGUE)
-    heads: dict[tuple[Weights | None, Domain | None], str] = {(None, None): "foundations"}
-    heads |= {(weights, domain): f"{weights} x {domain}" for weights, domain in product(Weights, Domain)}
-    blocks = []
-    for place, head in heads.items():
-        found = [row for row in CATALOGUE.values() if (row.weights, row.domain) == place]
-        if found:
-            blocks.append("\n".join([head, *(f"  {row.slug:{width}}  {row.title}" for row in found)]))
-    print("\n\n".join(blocks))
+    blocks: dict[str, list[str]] = {}
+    for weights, domain in ((None, None), *product(Weights, Domain)):
+        place = f"{weights} x {domain}" if weights else "foundations"
+        for row in CATALOGUE.values():
+            if (row.weights, row.domain) == (weights, domain):
+                lines = blocks.setdefault(f"{place}: {row.chapter}", [])
+                lines.append(f"  {row.slug:{width}}  {row.title}")
+    print("\n\n".join("\n".join([head, *lines]) for head, lines in blocks.items()))
 
 
 def source(row: Mechanism) -> Path:

@@ -14,7 +14,7 @@ from pybtex.database import parse_file
 
 from snippets import __main__ as command_line
 from snippets.__main__ import main, named, titles, without_torch
-from snippets.catalogue import CATALOGUE, Domain, UnknownMechanismError, Weights, fold
+from snippets.catalogue import CATALOGUE, Chapter, Domain, UnknownMechanismError, Weights, fold
 from tests.conftest import ROOT
 
 PIPES: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -39,10 +39,11 @@ def test_lists_every_mechanism_below_its_place(
         place = f"{row.weights} x {row.domain}" if row.weights and row.domain else "foundations"
         at = next(i for i, line in enumerate(lines) if line.split()[:1] == [row.slug])
         headings = [line for line in lines[:at] if line and not line.startswith(" ")]
-        assert headings[-1] == place
+        assert headings[-1] == f"{place}: {row.chapter}"
     headings = [line for line in lines if line and not line.startswith(" ")]
-    places = [f"{weights} x {domain}" for weights in Weights for domain in Domain]
-    assert headings == [place for place in ("foundations", *places) if place in headings]
+    axes = ["foundations", *(f"{weights} x {domain}" for weights in Weights for domain in Domain)]
+    places = [f"{place}: {chapter}" for place in axes for chapter in Chapter]
+    assert headings == [place for place in places if place in headings]
     assert sum(line.startswith(" ") for line in lines) == len(CATALOGUE)
 
 

@@ -1,10 +1,13 @@
 """The house: snippet, test, figure and the pages of a mechanism share one path."""
 
+import dataclasses
 import re
+from typing import Any
 
+import pytest
 from pybtex.database import parse_file
 
-from snippets.catalogue import CATALOGUE
+from snippets.catalogue import CATALOGUE, Chapter, Domain
 from tests.conftest import ROOT
 from tests.contract.exceptions import EXCEPTIONS
 from tests.contract.walker import CASES, MODULES, sizes, slug, source
@@ -12,6 +15,20 @@ from tests.contract.walker import CASES, MODULES, sizes, slug, source
 
 def test_every_module_is_in_the_catalogue_and_back() -> None:
     assert {row.module for row in CATALOGUE.values()} == set(MODULES)
+
+
+def test_rows_stand_in_reading_order() -> None:
+    """By domain, foundations first, and within a domain by chapter; site and command line show them so."""
+    places = [(row.domain, row.chapter) for row in CATALOGUE.values()]
+    order = [(domain, chapter) for domain in (None, *Domain) for chapter in Chapter]
+    assert places == sorted(places, key=order.index)
+
+
+@pytest.mark.parametrize("field", ["weights", "domain", "chapter", "evidence"])
+def test_a_row_with_an_unknown_value_is_refused_in_words(field: str) -> None:
+    wrong: dict[str, Any] = {field: ("papper",) if field == "evidence" else "papper"}
+    with pytest.raises(ValueError, match=f"^senet: unknown {field} 'papper'; (did you mean|known:)"):
+        dataclasses.replace(CATALOGUE["senet"], **wrong)
 
 
 def test_a_mechanism_has_all_its_files(name: str) -> None:

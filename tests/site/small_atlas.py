@@ -30,6 +30,7 @@ CATALOGUE = _by_slug(
             title="SENet: squeeze-and-excitation",
             weights=Weights.SOFT,
             domain=Domain.CHANNEL,
+            chapter=Chapter.GATES,
             citation="hu2018senet",
             parameters="2*C**2/r + C/r + C",
             macs="2*B*C**2/r",
@@ -39,11 +40,12 @@ CATALOGUE = _by_slug(
             related=("toy",),
         ),
         Mechanism(
-            "weight_assignment/hard/toy", "Toy", Weights.HARD, Domain.CHANNEL, "b2020", "0", "0", "O(C)",
+            "weight_assignment/hard/toy", "Toy", Weights.HARD, Domain.CHANNEL, Chapter.SELECTION, "b2020",
+            "0", "0", "O(C)",
             evidence=(Evidence.SECONDARY, Evidence.RECONSTRUCTION),
         ),
         Mechanism(
-            "foundations/plain", "Plain", None, None, "b2020", "E", "B*T*E", "O(T E)",
+            "foundations/plain", "Plain", None, None, Chapter.FORMULA, "b2020", "E", "B*T*E", "O(T E)",
             evidence=(Evidence.PAPER,),
         ),
     ]
