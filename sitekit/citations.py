@@ -15,19 +15,14 @@ from pybtex.exceptions import PybtexError  # type: ignore[import-untyped]
 
 from sitekit import paths
 from sitekit.errors import BuildError, fail
+from sitekit.language import ENGLISH, Language
 
-LANGUAGES = ("en", "zh")
 KEY = r"[\w:-]+"
 CITATION = r"\[(@[\w:-]+(?:\s*;\s*@[\w:-]+)*)\]"
 PAGE = "/bibliography.md"
-ET_AL = {"en": " et al.", "zh": " 等"}
-AND = {"en": " and ", "zh": "、"}
-COMMA = {"en": ", ", "zh": "，"}
-BRACKETS = {"en": ("(", ")"), "zh": ("（", "）")}
-SEPARATORS = {"en": "; ", "zh": "；"}
 
 
-def register(md: Markdown, language: str) -> None:
+def register(md: Markdown, language: Language) -> None:
     """Run before the patterns of links (160 to 170), after code and formulas (190)."""
     md.inlinePatterns.register(Citations(md, language), "sitekit-citations", 175)
 
@@ -35,24 +30,24 @@ def register(md: Markdown, language: str) -> None:
 class Citations(InlineProcessor):  # type: ignore[misc]
     """Emits links to a source path from the root of the docs; the generator makes them relative."""
 
-    def __init__(self, md: Markdown, language: str) -> None:
+    def __init__(self, md: Markdown, language: Language) -> None:
         super().__init__(CITATION, md)
         self.language = language
 
     def handleMatch(self, m: re.Match[str], data: str) -> tuple[etree.Element, int, int]:
-        opening, closing = BRACKETS[self.language]
+        opening, closing = self.language.brackets
         span = etree.Element("span", {"class": "citation"})
         span.text = opening
         for key in re.findall(KEY, m[1]):
             if len(span):
-                span[-1].tail = SEPARATORS[self.language]
+                span[-1].tail = self.language.semicolon
             link = etree.SubElement(span, "a", {"href": f"{PAGE}#ref-{key}"})
             link.text = short(key, self.language, source=m[0])
         span[-1].tail = closing
         return span, m.start(0), m.end(0)
 
 
-def short(key: str, language: str = "en", source: str = "") -> str:
+def short(key: str, language: Language, source: str = "") -> str:
     """Return the citation as it stands in the text: "Hu et al., 2018".
 
     Raises:
@@ -60,8 +55,14 @@ def short(key: str, language: str = "en", source: str = "") -> str:
     """
     entry = _entry(key, source)
     names = [_last_name(person) for person in entry.persons["author"]]
-    authors = names[0] + ET_AL[language] if len(names) > 2 else AND[language].join(names)
-    return f"{authors}{COMMA[language]}{entry.fields['year']}"
+    match names:
+        case [alone]:
+            authors = alone
+        case [first, second]:
+            authors = language.word("two authors", first=first, second=second)
+        case _:
+            authors = language.word("many authors", first=names[0])
+    return f"{authors}{language.comma}{entry.fields['year']}"
 
 
 def year(key: str) -> int:
@@ -89,14 +90,14 @@ def bibtex(key: str) -> str:
     return "\n".join([f"@{entry.type}{{{key},", *lines, "}"])
 
 
-def entry_html(key: str, language: str) -> str:
+def entry_html(key: str, language: Language) -> str:
     """Return authors, title, venue, year and link of one paper, as HTML."""
     entry = _entry(key)
     fields = entry.fields
-    authors = COMMA["en"].join(_full_name(person) for person in entry.persons["author"])
-    lang = fields.get("langid", "en")
+    authors = ", ".join(_full_name(person) for person in entry.persons["author"])
+    lang = fields.get("langid", ENGLISH.code)
     title = f'<cite lang="{lang}">{escape(_plain(fields["title"]))}</cite>'
-    if "titleaddon" in fields and language != lang:
+    if "titleaddon" in fields and language.code != lang:
         title += f" ({escape(_plain(fields['titleaddon']))})"
     where = " ".join(filter(None, [escape(_venue(fields)), fields["year"]]))
     link = f'<a href="{escape(paper_url(key))}">{escape(_link_text(fields))}</a>'
@@ -107,7 +108,7 @@ def entry_markdown(key: str) -> str:
     """Return authors, title, venue, year and address of one paper, as Markdown."""
     entry = _entry(key)
     fields = entry.fields
-    authors = COMMA["en"].join(_full_name(person) for person in entry.persons["author"])
+    authors = ", ".join(_full_name(person) for person in entry.persons["author"])
     where = " ".join(filter(None, [_venue(fields), fields["year"]]))
     title = _plain(fields["title"])
     return f"{authors}. *{title}*{_stop(title)} {where}. <{paper_url(key)}>"
@@ -123,13 +124,13 @@ def ordered(keys: Iterable[str]) -> list[str]:
     return sorted(keys, key=_order)
 
 
-def in_words(text: str, language: str) -> str:
+def in_words(text: str, language: Language) -> str:
     """Return a line of Markdown with its citations spelled out: "(Hu et al., 2018)"."""
-    opening, closing = BRACKETS[language]
+    opening, closing = language.brackets
 
     def spelled(found: re.Match[str]) -> str:
         cited = (short(key, language, source=found[0]) for key in re.findall(KEY, found[1]))
-        return f"{opening}{SEPARATORS[language].join(cited)}{closing}"
+        return f"{opening}{language.semicolon.join(cited)}{closing}"
 
     return re.sub(CITATION, spelled, text)
 
@@ -139,7 +140,7 @@ def cited(text: str) -> set[str]:
     return {key for found in re.finditer(CITATION, text) for key in re.findall(KEY, found[1])}
 
 
-def bibliography_html(language: str) -> str:
+def bibliography_html(language: Language) -> str:
     """Return all entries, sorted by first author and year; each has the id that citations lead to."""
     items = (f'<li id="ref-{escape(key)}">{entry_html(key, language)}</li>' for key in ordered(_database()))
     return f'<ul class="bibliography" data-tree="">\n{"".join(items)}\n</ul>'

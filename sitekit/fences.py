@@ -8,6 +8,7 @@ from typing import Any
 
 from sitekit import citations
 from sitekit.errors import BuildError, fail
+from sitekit.language import Language
 from sitekit.parts import bibtex as _bibtex
 from sitekit.parts import card as _card
 from sitekit.parts import comparison as _comparison
@@ -23,7 +24,7 @@ from sitekit.parts import proofs as _proofs
 from sitekit.parts.source import mechanism
 from sitekit.run import results
 
-Part = Callable[[str, str], str]
+Part = Callable[[str, Language], str]
 Fence = Callable[..., str]
 
 PARTS: dict[str, Part] = {}  # by the name of the fence
@@ -46,86 +47,86 @@ def _fence(part: Part) -> Fence:
 
 
 @_fence
-def card(source: str, language: str) -> str:
+def card(source: str, language: Language) -> str:
     """Both axes, paper, shapes, cost, names and code."""
     row = mechanism(source)
     return _card.card(row, results(row), language)
 
 
 @_fence
-def figure(source: str, language: str) -> str:
+def figure(source: str, language: Language) -> str:
     """The body is a slug, or the path below figures/ of a figure without a mechanism; the caption follows."""
     return _drawing.figure(source, language)
 
 
 @_fence
-def diagram(source: str, language: str) -> str:
+def diagram(source: str, language: Language) -> str:
     """The dataflow of the running code."""
     return _drawing.diagram(results(mechanism(source)), language)
 
 
 @_fence
-def cost(source: str, language: str) -> str:
+def cost(source: str, language: Language) -> str:
     """Formulas, counts at several sizes, and what becomes of the module in ONNX Runtime."""
     row = mechanism(source)
     return _cost.cost(results(row), language, _onnx.note(row, language))
 
 
 @_fence
-def onnx(source: str, language: str) -> str:
+def onnx(source: str, language: Language) -> str:
     """What becomes of all modules in ONNX Runtime; no body."""
     return _onnx.onnx(language)
 
 
 @_fence
-def growth(source: str, language: str) -> str:
+def growth(source: str, language: Language) -> str:
     """The body is the path below figures/ of what benchmarks/growth.py has measured."""
     return _growth.growth(source, language)
 
 
 @_fence
-def proofs(source: str, language: str) -> str:
+def proofs(source: str, language: Language) -> str:
     """First line the slug, then lines `test_name: statement`."""
     return _proofs.proofs(source, language)
 
 
 @_fence
-def evidence(source: str, language: str) -> str:
+def evidence(source: str, language: Language) -> str:
     """What modules were held against, with counts; no body."""
     return _evidence.meanings(language)
 
 
 @_fence
-def bibtex(source: str, language: str) -> str:
+def bibtex(source: str, language: Language) -> str:
     """The body is a key of docs/references.bib."""
     return _bibtex.bibtex(source)
 
 
 @_fence
-def matrix(source: str, language: str) -> str:
+def matrix(source: str, language: Language) -> str:
     """Both axes with all mechanisms; no body."""
     return _matrix.matrix(language)
 
 
 @_fence
-def members(source: str, language: str) -> str:
+def members(source: str, language: Language) -> str:
     """The body is a value of an axis (`soft`, `channel_spatial`) or `foundations`."""
     return _members.members(source, language)
 
 
 @_fence
-def comparison(source: str, language: str) -> str:
+def comparison(source: str, language: Language) -> str:
     """All mechanisms; no body."""
     return _comparison.comparison(language)
 
 
 @_fence
-def bibliography(source: str, language: str) -> str:
+def bibliography(source: str, language: Language) -> str:
     """All entries of docs/references.bib; no body."""
     return citations.bibliography_html(language)
 
 
 @_fence
-def neighbours(source: str, language: str) -> str:
+def neighbours(source: str, language: Language) -> str:
     """Links to related mechanisms and those of the same axis values."""
     return _neighbours.neighbours(mechanism(source), language)

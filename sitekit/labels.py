@@ -1,10 +1,8 @@
-"""The words of the parts in both languages."""
+"""The words of the site in all its languages, side by side. `Language.word` looks them up."""
 
-from snippets.catalogue import Domain, Evidence, Weights
+from collections.abc import Mapping
 
-_LANGUAGES = ("en", "zh")
-
-_WORDS = {
+WORDS: Mapping[str, tuple[str, str]] = {
     # card, members, comparison, matrix
     "mechanism": ("Mechanism", "机制"),
     "weights": ("Weights", "权重"),
@@ -83,7 +81,6 @@ _WORDS = {
         "：尺寸固定，与 torch 相差不超过 {difference}",
     ),
     "onnx failed": (" does not go through: ", "：未通过，"),
-    "onnx joint": ("; ", "；"),
     # growth
     "time growth": ("Time · at N = {positions}", "时间 · N = {positions} 时"),
     "memory growth": ("Memory · at N = {positions}", "内存 · N = {positions} 时"),
@@ -115,81 +112,38 @@ _WORDS = {
     "related": ("Related", "相关"),
     "learned": ("learned weights", "可学习的权重"),
     "alike": ("Also {axes}", "同属{axes}"),
-    "overviews": ("Overviews:", "总览："),
+    "overviews": ("Overviews: ", "总览："),
+    # the values of the axes
+    "soft": ("soft", "软注意力"),
+    "hard": ("hard", "硬注意力"),
+    "self": ("self", "自注意力"),
+    "sequence": ("sequence", "序列"),
+    "channel": ("channel", "通道"),
+    "spatial": ("spatial", "空间"),
+    "temporal": ("temporal", "时间"),
+    "branch": ("branch", "分支"),
+    "channel + spatial": ("channel + spatial", "通道 + 空间"),
+    "spatial + temporal": ("spatial + temporal", "空间 + 时间"),
+    # what a module was held against
+    "evidence paper": ("paper", "论文"),
+    "meaning paper": ("The text or the equations of the paper were read.", "读过论文的正文或公式。"),
+    "evidence code": ("released code", "发布的代码"),
+    "meaning code": (
+        "The code that the authors released was read and run beside the module.",
+        "读过作者发布的代码，并与模块并排运行过。",
+    ),
+    "evidence secondary": ("secondary accounts", "二手资料"),
+    "meaning secondary": (
+        "The paper was not to be had; independent accounts, surveys or other implementations, agree.",
+        "未能取得论文；几份独立的二手资料（综述或他人的实现）彼此一致。",
+    ),
+    "evidence reconstruction": ("reconstruction", "重构"),
+    "meaning reconstruction": (
+        "What could be read leaves gaps. The module fills them in its own way, and its page says where.",
+        "能读到的资料留有空缺，由本模块自行补上，页面上说明了在哪里。",
+    ),
+    # citations, formulas
+    "many authors": ("{first} et al.", "{first} 等"),
+    "two authors": ("{first} and {second}", "{first}、{second}"),
+    "formula": ("Formula", "公式"),
 }
-
-_VALUES: dict[Weights | Domain, tuple[str, str]] = {
-    Weights.SOFT: ("soft", "软注意力"),
-    Weights.HARD: ("hard", "硬注意力"),
-    Weights.SELF: ("self", "自注意力"),
-    Domain.SEQUENCE: ("sequence", "序列"),
-    Domain.CHANNEL: ("channel", "通道"),
-    Domain.SPATIAL: ("spatial", "空间"),
-    Domain.TEMPORAL: ("temporal", "时间"),
-    Domain.BRANCH: ("branch", "分支"),
-    Domain.CHANNEL_SPATIAL: ("channel + spatial", "通道 + 空间"),
-    Domain.SPATIAL_TEMPORAL: ("spatial + temporal", "空间 + 时间"),
-}
-
-
-_EVIDENCE: dict[Evidence, tuple[str, tuple[str, str], tuple[str, str]]] = {
-    Evidence.PAPER: (
-        "¶",
-        ("paper", "论文"),
-        ("The text or the equations of the paper were read.", "读过论文的正文或公式。"),
-    ),
-    Evidence.CODE: (
-        "</>",
-        ("released code", "发布的代码"),
-        (
-            "The code that the authors released was read and run beside the module.",
-            "读过作者发布的代码，并与模块并排运行过。",
-        ),
-    ),
-    Evidence.SECONDARY: (
-        "≈",
-        ("secondary accounts", "二手资料"),
-        (
-            "The paper was not to be had; independent accounts, surveys or other implementations, agree.",
-            "未能取得论文；几份独立的二手资料（综述或他人的实现）彼此一致。",
-        ),
-    ),
-    Evidence.RECONSTRUCTION: (
-        "△",
-        ("reconstruction", "重构"),
-        (
-            "What could be read leaves gaps. The module fills them in its own way, and its page says where.",
-            "能读到的资料留有空缺，由本模块自行补上，页面上说明了在哪里。",
-        ),
-    ),
-}
-
-
-def word(key: str, language: str, **values: object) -> str:
-    """Return a word or sentence, `values` filled in."""
-    return _WORDS[key][_LANGUAGES.index(language)].format(**values)
-
-
-def axis_value(value: Weights | Domain, language: str) -> str:
-    """Return the name of a value of either axis."""
-    return _VALUES[value][_LANGUAGES.index(language)]
-
-
-def evidence_mark(value: Evidence) -> str:
-    """Return the sign of a kind of evidence, for where there is no room for its name."""
-    return _EVIDENCE[value][0]
-
-
-def evidence_word(value: Evidence, language: str) -> str:
-    """Return the name of a kind of evidence."""
-    return _EVIDENCE[value][1][_LANGUAGES.index(language)]
-
-
-def evidence_meaning(value: Evidence, language: str) -> str:
-    """Return the sentence that says what a kind of evidence means."""
-    return _EVIDENCE[value][2][_LANGUAGES.index(language)]
-
-
-def separator(language: str) -> str:
-    """Return what stands between the items of a list."""
-    return "、" if language == "zh" else ", "

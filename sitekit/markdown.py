@@ -12,19 +12,21 @@ from typing import Any
 from markdown import Extension, Markdown  # type: ignore[import-untyped]
 
 from sitekit import bodies, citations, includes, linebreaks, links, math, offscreen, reconstructions, search
+from sitekit.language import ENGLISH, LANGUAGES
 
 
 class SiteExtension(Extension):  # type: ignore[misc]
     """Registers the parts; `md.sitekit_language` tells them and the fences the language of the page."""
 
     def __init__(self, **options: Any) -> None:
-        self.config = {"language": ["en", "language of the pages: en or zh"]}
+        self.config = {"language": [ENGLISH.code, f"language of the pages, one of {', '.join(LANGUAGES)}"]}
         super().__init__(**options)
 
     def extendMarkdown(self, md: Markdown) -> None:
-        language = self.getConfig("language")
-        if language not in citations.LANGUAGES:
-            raise ValueError(f"language {language!r} is not one of {', '.join(citations.LANGUAGES)}")
+        code = self.getConfig("language")
+        if code not in LANGUAGES:
+            raise ValueError(f"language {code!r} is not one of {', '.join(LANGUAGES)}")
+        language = LANGUAGES[code]
         md.sitekit_language = language
         includes.register(md)
         citations.register(md, language)

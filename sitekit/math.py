@@ -8,6 +8,7 @@ from markdown.postprocessors import Postprocessor  # type: ignore[import-untyped
 from math_core import LatexError, LatexToMathML
 
 from sitekit.errors import fail, locate
+from sitekit.language import Language
 
 # What pymdownx.arithmatex (generic: true) leaves in the page.
 FORMULA = re.compile(
@@ -15,7 +16,6 @@ FORMULA = re.compile(
     r'|<div class="arithmatex">\\\[(?P<block>.*?)\\\]</div>',
     re.DOTALL,
 )
-LABEL = {"en": "Formula", "zh": "公式"}
 INLINE = LatexToMathML(fancy_error=False)
 BLOCK = LatexToMathML(fancy_error=False, annotation=True)
 
@@ -32,7 +32,7 @@ def inline(tex: str) -> str:
     return f'<span class="arithmatex" data-search-exclude>{_mathml(INLINE, tex, False)}</span>'
 
 
-def block(tex: str, language: str = "en") -> str:
+def block(tex: str, language: Language) -> str:
     """Return a formula on its own line, as HTML; it keeps its TeX as an annotation.
 
     A wide formula scrolls on a narrow screen; `tabindex` lets the keyboard scroll it too.
@@ -41,12 +41,12 @@ def block(tex: str, language: str = "en") -> str:
         BuildError: the TeX is wrong or uses an unknown command.
     """
     return (
-        f'<div class="arithmatex" role="group" aria-label="{LABEL[language]}" tabindex="0"'
+        f'<div class="arithmatex" role="group" aria-label="{language.word("formula")}" tabindex="0"'
         f" data-search-exclude>{_mathml(BLOCK, tex, True)}</div>"
     )
 
 
-def register(md: Markdown, language: str) -> None:
+def register(md: Markdown, language: Language) -> None:
     """Convert the formulas of each page, after all other postprocessors."""
     md.postprocessors.register(Formulas(md, language), "sitekit-math", 5)
 
@@ -54,7 +54,7 @@ def register(md: Markdown, language: str) -> None:
 class Formulas(Postprocessor):  # type: ignore[misc]
     """Python-Markdown runs this on the page and, for the table of contents, on each heading."""
 
-    def __init__(self, md: Markdown, language: str) -> None:
+    def __init__(self, md: Markdown, language: Language) -> None:
         super().__init__(md)
         self.language = language
 

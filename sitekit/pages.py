@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sitekit import paths
 from sitekit.errors import BuildError
+from sitekit.language import Language
 from snippets.catalogue import Domain, Mechanism, Weights
 
 FOUNDATIONS = "foundations/index.md"
@@ -27,12 +28,12 @@ def overview(value: Weights | Domain) -> str:
     return f"attention-domain/{value.name.lower().replace('_', '-')}/index.md"
 
 
-def exists(name: str, language: str) -> bool:
+def exists(name: str, language: Language) -> bool:
     """Whether a language has this page."""
-    return (paths.DOCS / language / name).is_file()
+    return (paths.DOCS / language.code / name).is_file()
 
 
-def title(name: str, language: str) -> str:
+def title(name: str, language: Language) -> str:
     """Return the heading of a page, as Markdown.
 
     Raises:
@@ -41,12 +42,12 @@ def title(name: str, language: str) -> str:
     return _opening(name, language)[0]
 
 
-def short_title(name: str, language: str) -> str:
+def short_title(name: str, language: Language) -> str:
     """Return the heading up to its colon: SENet of "SENet: squeeze-and-excitation"."""
     return re.split("[:：]", title(name, language))[0].strip()
 
 
-def summary(name: str, language: str) -> str:
+def summary(name: str, language: Language) -> str:
     """Return the first paragraph of a page, as Markdown.
 
     Raises:
@@ -55,9 +56,9 @@ def summary(name: str, language: str) -> str:
     return _opening(name, language)[1]
 
 
-def _opening(name: str, language: str) -> tuple[str, str]:
-    file = paths.DOCS / language / name
-    where = f"{paths.DOCS.name}/{language}/{name}"
+def _opening(name: str, language: Language) -> tuple[str, str]:
+    file = paths.DOCS / language.code / name
+    where = f"{paths.DOCS.name}/{language.code}/{name}"
     if not file.is_file():
         raise BuildError(f"{where} is missing")
     opening = _read(file, file.stat().st_mtime_ns)

@@ -12,8 +12,8 @@ from pathlib import PurePosixPath
 from markdown import Markdown  # type: ignore[import-untyped]
 from markdown.treeprocessors import Treeprocessor  # type: ignore[import-untyped]
 
-from sitekit.labels import evidence_mark, evidence_word
 from sitekit.pages import PROVED
+from sitekit.parts.evidence import MARKS
 from snippets.catalogue import CATALOGUE, Evidence
 
 HEADING = re.compile("h[1-6]")
@@ -42,8 +42,8 @@ class _Marks(Treeprocessor):  # type: ignore[misc]
         for parent, place in list(_links(root))[::-1]:
             link = parent[place]
             mark = etree.Element("a", {"class": "atlas-badge", "href": f"/{PROVED}#evidence"})
-            mark.text = evidence_mark(Evidence.RECONSTRUCTION) + "\u00a0"
-            mark.text += evidence_word(Evidence.RECONSTRUCTION, self.md.sitekit_language)
+            mark.text = MARKS[Evidence.RECONSTRUCTION] + "\u00a0"
+            mark.text += self.md.sitekit_language.word(f"evidence {Evidence.RECONSTRUCTION}")
             link.tail, mark.tail = "\u00a0", link.tail
             parent.insert(place + 1, mark)
 

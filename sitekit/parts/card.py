@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from html import escape
 
 from sitekit import citations
-from sitekit.labels import separator, word
+from sitekit.language import Language
 from sitekit.pages import FOUNDATIONS
 from sitekit.parts.evidence import SECTION, badges
 from sitekit.parts.html import code, element, formula, link
@@ -15,19 +15,19 @@ from snippets.catalogue import Mechanism
 FORMULAS = {"parameters", "macs", "complexity"}  # may be wider than a phone and scroll, by keyboard too
 
 
-def card(mechanism: Mechanism, results: Results, language: str) -> str:
+def card(mechanism: Mechanism, results: Results, language: Language) -> str:
     """Return the card as a description list."""
     items = (
-        element("dt", escape(word(key, language)))
+        element("dt", escape(language.word(key)))
         + element("dd", content, **({"tabindex": "0"} if key in FORMULAS else {}))
         for key, content in _items(mechanism, results, language)
     )
     return element("div", element("dl", "".join(items)), class_="atlas-card", data_tree="")
 
 
-def _items(mechanism: Mechanism, results: Results, language: str) -> Iterator[tuple[str, str]]:
+def _items(mechanism: Mechanism, results: Results, language: Language) -> Iterator[tuple[str, str]]:
     if mechanism.weights is None or mechanism.domain is None:
-        yield "place", link(f"/{FOUNDATIONS}", word("foundations", language))
+        yield "place", link(f"/{FOUNDATIONS}", language.word("foundations"))
     if mechanism.weights is not None:
         yield "weights", to_overview(mechanism.weights, language)
     if mechanism.domain is not None:
@@ -41,17 +41,17 @@ def _items(mechanism: Mechanism, results: Results, language: str) -> Iterator[tu
     yield "macs", formula(results.macs_tex)
     yield "complexity", formula(mechanism.complexity) + _positions(mechanism, results)
     if mechanism.aliases:
-        yield "aliases", escape(separator(language).join(mechanism.aliases))
+        yield "aliases", escape(language.separator.join(mechanism.aliases))
     file = f"{mechanism.slug}.py"
     target = f"/snippets/{mechanism.path}.py"
-    yield "code", element("a", escape(word("download", language, file=file)), href=target, download=file)
+    yield "code", element("a", escape(language.word("download", file=file)), href=target, download=file)
     yield "run", code(f"python -m snippets run {mechanism.slug}")
 
 
-def parameters(results: Results, language: str) -> str:
+def parameters(results: Results, language: Language) -> str:
     """Return the formula of the number of parameters, "none" where there are none."""
     if results.parameters_tex == "0":
-        return word("no parameters", language)
+        return language.word("no parameters")
     return formula(results.parameters_tex)
 
 

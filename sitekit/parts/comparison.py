@@ -4,7 +4,7 @@ import json
 from html import escape
 
 from sitekit import citations
-from sitekit.labels import axis_value, evidence_word, word
+from sitekit.language import Language
 from sitekit.parts.card import parameters
 from sitekit.parts.controls import chooser, fields, filters
 from sitekit.parts.evidence import legend, marks
@@ -29,14 +29,14 @@ _COLUMNS = (
 _SORTED = _COLUMNS[:6]
 
 
-def comparison(language: str) -> str:
+def comparison(language: Language) -> str:
     """Return forms and table and, as data attributes, the words their scripts need."""
     mechanisms = CATALOGUE.values()
     axes = {
         "weights": [_axis(mechanism.weights, language) for mechanism in mechanisms],
         "domain": [_axis(mechanism.domain, language) for mechanism in mechanisms],
     }
-    evidence = {value.value: evidence_word(value, language) for value in Evidence}
+    evidence = {value.value: language.word(f"evidence {value}") for value in Evidence}
     head = "".join(_head(key, language) for key in _COLUMNS)
     rows = "".join(_row(mechanism, language) for mechanism in mechanisms)
     parts = (
@@ -44,21 +44,21 @@ def comparison(language: str) -> str:
         chooser([results(mechanism).rows[-1].sizes for mechanism in mechanisms], language),
         element("table", element("thead", element("tr", head)) + element("tbody", rows)),
         legend(language),
-        element("p", escape(word("symbols", language)), class_="atlas-note"),
+        element("p", escape(language.word("symbols")), class_="atlas-note"),
     )
     words = {
-        "data_shown": word("shown", language, shown="{shown}", all="{all}"),
-        "data_indivisible": word("indivisible", language),
+        "data_shown": language.word("shown", shown="{shown}", all="{all}"),
+        "data_indivisible": language.word("indivisible"),
     }
     return element("div", "".join(parts), class_="atlas-comparison", data_tree="", **words)
 
 
-def _head(key: str, language: str) -> str:
+def _head(key: str, language: Language) -> str:
     sorted_ = {"class_": "atlas-sorts"} if key in _SORTED else {}
-    return element("th", escape(word(key, language)), scope="col", data_key=key, **sorted_)
+    return element("th", escape(language.word(key)), scope="col", data_key=key, **sorted_)
 
 
-def _row(mechanism: Mechanism, language: str) -> str:
+def _row(mechanism: Mechanism, language: Language) -> str:
     found = results(mechanism)
     largest = found.rows[-1]
     shown = {name: size for name, size in largest.sizes.items() if name in varied(found)}
@@ -85,8 +85,8 @@ def _row(mechanism: Mechanism, language: str) -> str:
     )
 
 
-def _axis(value: Weights | Domain | None, language: str) -> str:
-    return axis_value(value, language) if value else "–"
+def _axis(value: Weights | Domain | None, language: Language) -> str:
+    return language.word(value) if value else "–"
 
 
 def _count(count: int) -> str:

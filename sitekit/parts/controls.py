@@ -8,14 +8,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from html import escape
 
-from sitekit.labels import word
+from sitekit.language import Language
 from sitekit.parts.html import element
 
 _FIELDS = ("B", "C", "H = W", "T = S", "D = E = d", "heads", "r")
 _FREE = "r"  # differs between mechanisms: each keeps its own until the reader sets one
 
 
-def filters(axes: Mapping[str, Iterable[str]], evidence: Mapping[str, str], count: int, language: str) -> str:
+def filters(
+    axes: Mapping[str, Iterable[str]], evidence: Mapping[str, str], count: int, language: Language
+) -> str:
     """Return a form with a text field, a list for each axis and one for what modules were held against.
 
     Args:
@@ -24,14 +26,14 @@ def filters(axes: Mapping[str, Iterable[str]], evidence: Mapping[str, str], coun
         count: number of mechanisms.
         language: of the words.
     """
-    name = _label(word("filter", language), element("input", type="search"))
+    name = _label(language.word("filter"), element("input", type="search"))
     lists = "".join(_list(key, {value: value for value in values}, language) for key, values in axes.items())
     lists += _list("evidence", evidence, language)
-    shown = element("output", escape(word("shown", language, shown=count, all=count)))
+    shown = element("output", escape(language.word("shown", shown=count, all=count)))
     return _form(name + lists + shown, class_="atlas-filter")
 
 
-def chooser(rows: Iterable[Mapping[str, int]], language: str) -> str:
+def chooser(rows: Iterable[Mapping[str, int]], language: Language) -> str:
     """Return a form with a field for each size; it shows what most mechanisms have.
 
     Args:
@@ -43,8 +45,8 @@ def chooser(rows: Iterable[Mapping[str, int]], language: str) -> str:
         for symbol, field in fields(sizes).items():
             found[field][sizes[symbol]] += 1
     inputs = "".join(_size(field, values) for field, values in found.items() if values)
-    title = word("choose", language)
-    reset = element("button", escape(word("reset", language)), type="reset")
+    title = language.word("choose")
+    reset = element("button", escape(language.word("reset")), type="reset")
     return _form(f"{escape(title)} {inputs}{reset}", class_="atlas-filter atlas-sizes", aria_label=title)
 
 
@@ -70,10 +72,10 @@ def _form(content: str, **attributes: str) -> str:
     return element("form", content, autocomplete="off", **attributes)
 
 
-def _list(key: str, names: Mapping[str, str], language: str) -> str:
-    every = element("option", escape(word("all", language)), value="")
+def _list(key: str, names: Mapping[str, str], language: Language) -> str:
+    every = element("option", escape(language.word("all")), value="")
     options = "".join(element("option", escape(name), value=value) for value, name in names.items())
-    return _label(word(key, language), element("select", every + options, name=key))
+    return _label(language.word(key), element("select", every + options, name=key))
 
 
 def _size(field: str, values: Counter[int]) -> str:

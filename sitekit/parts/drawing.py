@@ -4,14 +4,14 @@ from html import escape
 
 from sitekit import offscreen, pages
 from sitekit.errors import fail
-from sitekit.labels import word
+from sitekit.language import ENGLISH, Language
 from sitekit.parts.html import element
 from sitekit.parts.source import chosen, mechanism
 from sitekit.results import Results
 from sitekit.run import drawing, figures, results
 
 
-def figure(source: str, language: str) -> str:
+def figure(source: str, language: Language) -> str:
     """Return the figure of a mechanism, or the one at a path below figures/; its caption follows the fence.
 
     Raises:
@@ -19,18 +19,18 @@ def figure(source: str, language: str) -> str:
     """
     name = source.strip()
     if "/" in name:
-        return _labelled(drawing(chosen("figure", name, figures())), word("figure", language))
+        return _labelled(drawing(chosen("figure", name, figures())), language.word("figure"))
     subject = mechanism(name)
     svg = results(subject).figure_svg
     if not svg:
         fail(f"figure of {subject.slug}: figures/{subject.path}.py is missing", subject.slug)
     title = pages.short_title(pages.page(subject), language)
-    return _labelled(svg, word("figure of", language, title=title))
+    return _labelled(svg, language.word("figure of", title=title))
 
 
-def diagram(found: Results, language: str) -> str:
+def diagram(found: Results, language: Language) -> str:
     """Return the dataflow diagram; its legend is in the language of the page."""
-    svg = found.diagram_svg.replace(word("learned", "en"), word("learned", language))
+    svg = found.diagram_svg.replace(ENGLISH.word("learned"), language.word("learned"))
     return element("figure", svg, class_="atlas-diagram")
 
 

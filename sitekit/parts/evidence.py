@@ -3,21 +3,28 @@
 from collections.abc import Iterable
 from html import escape
 
-from sitekit.labels import evidence_mark, evidence_meaning, evidence_word, separator, word
+from sitekit.language import Language
 from sitekit.pages import PROVED
 from sitekit.parts.html import element, link, table
 from sitekit.parts.refer import to_mechanism
 from snippets.catalogue import CATALOGUE, Evidence, Mechanism
 
 SECTION = f"/{PROVED}#evidence"
+MARKS = {
+    Evidence.PAPER: "¶",
+    Evidence.CODE: "</>",
+    Evidence.SECONDARY: "≈",
+    Evidence.RECONSTRUCTION: "△",
+}
+"""For where there is no room for a word."""
 
 
-def badges(mechanism: Mechanism, language: str) -> str:
+def badges(mechanism: Mechanism, language: Language) -> str:
     """Return what a module was held against, each with its mark and its word."""
     return _list((_badge(value, language) for value in _held(mechanism)), "badges")
 
 
-def marks(mechanism: Mechanism, language: str) -> str:
+def marks(mechanism: Mechanism, language: Language) -> str:
     """Return the marks alone, for where each mechanism has a line; a reconstruction is named all the same."""
     return _list(
         (
@@ -28,29 +35,29 @@ def marks(mechanism: Mechanism, language: str) -> str:
     )
 
 
-def reconstructed(mechanism: Mechanism, language: str) -> str:
+def reconstructed(mechanism: Mechanism, language: Language) -> str:
     """Return the badge of a reconstruction, to stand after a link to it; nothing for others."""
     found = Evidence.RECONSTRUCTION in mechanism.evidence
     return "\u00a0" + _badge(Evidence.RECONSTRUCTION, language) if found else ""
 
 
-def legend(language: str) -> str:
+def legend(language: Language) -> str:
     """Return what the marks stand for."""
     every = _list((_badge(value, language) for value in Evidence), "badges")
-    return element("p", f"{link(SECTION, word('marks', language))} {every}", class_="atlas-note")
+    return element("p", f"{link(SECTION, language.word('marks'))} {every}", class_="atlas-note")
 
 
-def meanings(language: str) -> str:
+def meanings(language: Language) -> str:
     """Return the table of all values: what each says, how many modules have it, and which where few do."""
-    columns = [word(key, language) for key in ("evidence", "meaning", "modules")]
+    columns = [language.word(key) for key in ("evidence", "meaning", "modules")]
     rows = []
     for value in Evidence:
         found = [row for row in CATALOGUE.values() if value in row.evidence]
         count = str(len(found))
         if value in (Evidence.SECONDARY, Evidence.RECONSTRUCTION) and found:
-            names = separator(language).join(to_mechanism(row, language) for row in found)
-            count = word("number of", language, count=count, names=names)
-        rows.append([_badge(value, language), evidence_meaning(value, language), count])
+            names = language.separator.join(to_mechanism(row, language) for row in found)
+            count = language.word("number of", count=count, names=names)
+        rows.append([_badge(value, language), language.word(f"meaning {value}"), count])
     return element("div", table(columns, rows), class_="atlas-evidence", data_tree="")
 
 
@@ -58,19 +65,19 @@ def _held(mechanism: Mechanism) -> Iterable[Evidence]:
     return (value for value in Evidence if value in mechanism.evidence)
 
 
-def _badge(value: Evidence, language: str) -> str:
+def _badge(value: Evidence, language: Language) -> str:
     sign = element("span", _sign(value), aria_hidden="true")
-    content = f"{sign} {evidence_word(value, language)}"
+    content = f"{sign} {language.word(f'evidence {value}')}"
     return element("span", content, class_="atlas-badge", data_evidence=value.value)
 
 
-def _mark(value: Evidence, language: str) -> str:
-    name = evidence_word(value, language)
+def _mark(value: Evidence, language: Language) -> str:
+    name = language.word(f"evidence {value}")
     return element("span", _sign(value), role="img", aria_label=name, title=name, data_evidence=value.value)
 
 
 def _sign(value: Evidence) -> str:
-    return escape(evidence_mark(value))
+    return escape(MARKS[value])
 
 
 def _list(items: Iterable[str], kind: str) -> str:

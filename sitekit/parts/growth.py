@@ -7,14 +7,14 @@ from typing import Any
 
 from sitekit import paths
 from sitekit.errors import fail
-from sitekit.labels import word
+from sitekit.language import Language
 from sitekit.parts.evidence import reconstructed
 from sitekit.parts.html import code, element, formula, table
 from sitekit.parts.refer import to_mechanism
 from snippets.catalogue import CATALOGUE
 
 
-def growth(source: str, language: str) -> str:
+def growth(source: str, language: Language) -> str:
     """Return the table of figures/<source>.json, which benchmarks/growth.py writes.
 
     Raises:
@@ -27,15 +27,14 @@ def growth(source: str, language: str) -> str:
     measured = json.loads(file.read_text(encoding="utf-8"))
     common = min(max(block["positions"]) for block in measured["blocks"].values())
     keys = ("mechanism", "complexity", "time growth", "memory growth")
-    columns = [word(key, language, positions=f"{common:,}") for key in keys]
+    columns = [language.word(key, positions=f"{common:,}") for key in keys]
     rows = [_row(slug, block, common, language) for slug, block in measured["blocks"].items()]
-    note = escape(word("growth measured", language, **measured["setting"]))
-    stop = "。" if language == "zh" else "."
-    by = element("p", f"{note} {code('python -m benchmarks.growth')}{stop}", class_="atlas-note")
+    note = escape(language.word("growth measured", **measured["setting"]))
+    by = element("p", f"{note} {code('python -m benchmarks.growth')}{language.stop}", class_="atlas-note")
     return element("div", table(columns, rows) + by, class_="atlas-growth", data_tree="")
 
 
-def _row(slug: str, block: Mapping[str, Any], positions: int, language: str) -> list[str]:
+def _row(slug: str, block: Mapping[str, Any], positions: int, language: Language) -> list[str]:
     place = block["positions"].index(positions)
     mechanism = CATALOGUE[slug]
     return [

@@ -6,12 +6,14 @@ from functools import cache
 from markdown import Markdown  # type: ignore[import-untyped]
 
 from sitekit import citations
+from sitekit.language import Language
 
 
-def inline(text: str, language: str) -> str:
+def inline(text: str, language: Language) -> str:
     """Return one paragraph of Markdown as well-formed HTML without its `<p>`.
 
-    >>> inline("Scales *each* channel by $g_c < 1$.", "en")
+    >>> from sitekit.language import ENGLISH
+    >>> inline("Scales *each* channel by $g_c < 1$.", ENGLISH)
     'Scales <em>each</em> channel by <span class="arithmatex">\\\\(g_c &lt; 1\\\\)</span>.'
     """
     html: str = _markdown(language).reset().convert(text)
@@ -28,7 +30,7 @@ def without_links(text: str) -> str:
 
 
 @cache
-def _markdown(language: str) -> Markdown:
+def _markdown(language: Language) -> Markdown:
     arithmatex = {"pymdownx.arithmatex": {"generic": True}}
     md = Markdown(extensions=list(arithmatex), extension_configs=arithmatex, output_format="xhtml")
     citations.register(md, language)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from html import escape
 
-from sitekit.labels import axis_value, word
+from sitekit.language import Language
 from sitekit.pages import FOUNDATIONS, exists
 from sitekit.parts.evidence import legend, marks
 from sitekit.parts.html import element, link
@@ -11,7 +11,7 @@ from sitekit.parts.refer import to_mechanism, to_overview
 from snippets.catalogue import CATALOGUE, Domain, Mechanism, Weights
 
 
-def matrix(language: str) -> str:
+def matrix(language: Language) -> str:
     """Return the matrix: a row per domain, which may grow long, a column per kind of weights."""
     corner = element("td", "")
     head = corner + "".join(element("th", to_overview(value, language), scope="col") for value in Weights)
@@ -28,23 +28,23 @@ def matrix(language: str) -> str:
     return element("div", parts, class_="atlas-matrix", data_tree="")
 
 
-def _cell(weights: Weights, domain: Domain, language: str) -> str:
+def _cell(weights: Weights, domain: Domain, language: Language) -> str:
     found = [row for row in CATALOGUE.values() if (row.weights, row.domain) == (weights, domain)]
     if not found:
-        return element("td", "–", class_="atlas-empty", aria_label=word("none here", language))
-    return element("td", _list(found, language), data_label=axis_value(weights, language))
+        return element("td", "–", class_="atlas-empty", aria_label=language.word("none here"))
+    return element("td", _list(found, language), data_label=language.word(weights))
 
 
-def _foundations(language: str) -> str:
+def _foundations(language: Language) -> str:
     found = [row for row in CATALOGUE.values() if row.weights is None and row.domain is None]
     if not found:
         return ""
-    name = escape(word("foundations", language))
+    name = escape(language.word("foundations"))
     title = link(f"/{FOUNDATIONS}", name) if exists(FOUNDATIONS, language) else name
     content = element("p", element("strong", title)) + _list(found, language)
     return element("div", content, class_="atlas-foundations")
 
 
-def _list(found: Iterable[Mechanism], language: str) -> str:
+def _list(found: Iterable[Mechanism], language: Language) -> str:
     items = (f"{to_mechanism(row, language)} {marks(row, language)}" for row in found)
     return element("ul", "".join(element("li", item) for item in items))

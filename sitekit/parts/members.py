@@ -3,7 +3,7 @@
 from html import escape
 
 from sitekit import citations, pages
-from sitekit.labels import word
+from sitekit.language import Language
 from sitekit.parts.evidence import reconstructed
 from sitekit.parts.html import code, element, formula, table
 from sitekit.parts.inline import inline, without_links
@@ -15,7 +15,7 @@ from snippets.catalogue import CATALOGUE, Domain, Mechanism, Weights
 _VALUES: dict[str, Weights | Domain] = {value.name.lower(): value for value in (*Weights, *Domain)}
 
 
-def members(source: str, language: str) -> str:
+def members(source: str, language: Language) -> str:
     """Return the table of `soft`, `channel_spatial`, ... or `foundations`.
 
     Raises:
@@ -28,13 +28,13 @@ def members(source: str, language: str) -> str:
     keys = ["mechanism", other, "year", "attention", "complexity"]
     if value is None:
         keys.remove(other)
-    columns = [word(key, language) for key in keys]
+    columns = [language.word(key) for key in keys]
     rows = ([_cell(key, mechanism, language) for key in keys] for mechanism in found)
-    note = element("p", escape(word("symbols", language)), class_="atlas-note")
+    note = element("p", escape(language.word("symbols")), class_="atlas-note")
     return element("div", table(columns, rows) + note, class_="atlas-members", data_tree="")
 
 
-def _cell(key: str, mechanism: Mechanism, language: str) -> str:
+def _cell(key: str, mechanism: Mechanism, language: Language) -> str:
     match key:
         case "mechanism":
             summary = without_links(pages.summary(pages.page(mechanism), language))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from html import escape
 
-from sitekit.labels import axis_value, word
+from sitekit.language import Language
 from sitekit.parts.evidence import reconstructed
 from sitekit.parts.html import element
 from sitekit.parts.refer import to_mechanism, to_overview
@@ -11,7 +11,7 @@ from sitekit.parts.source import mechanism as named
 from snippets.catalogue import CATALOGUE, Mechanism
 
 
-def neighbours(mechanism: Mechanism, language: str) -> str:
+def neighbours(mechanism: Mechanism, language: Language) -> str:
     """Return the related mechanisms, others at the same place of the taxonomy, and links to its overviews."""
     groups = "".join(
         element("p", escape(name)) + element("ul", "".join(_item(row, language) for row in rows))
@@ -20,28 +20,28 @@ def neighbours(mechanism: Mechanism, language: str) -> str:
     )
     overviews = [to_overview(value, language) for value in (mechanism.weights, mechanism.domain) if value]
     if overviews:
-        groups += element("p", escape(word("overviews", language)) + " " + ", ".join(overviews))
-    label = word("neighbours", language)
+        groups += element("p", escape(language.word("overviews")) + language.separator.join(overviews))
+    label = language.word("neighbours")
     return element("nav", groups, class_="atlas-neighbours", aria_label=label, data_tree="")
 
 
-def _item(mechanism: Mechanism, language: str) -> str:
+def _item(mechanism: Mechanism, language: Language) -> str:
     axes = element("small", escape(_axes(mechanism, language)))
     return element("li", f"{to_mechanism(mechanism, language)}{reconstructed(mechanism, language)} {axes}")
 
 
-def _axes(mechanism: Mechanism, language: str) -> str:
-    values = [axis_value(value, language) for value in (mechanism.weights, mechanism.domain) if value]
-    return "\u00a0× ".join(values) or word("foundations", language)
+def _axes(mechanism: Mechanism, language: Language) -> str:
+    values = [language.word(value) for value in (mechanism.weights, mechanism.domain) if value]
+    return "\u00a0× ".join(values) or language.word("foundations")
 
 
-def _groups(mechanism: Mechanism, language: str) -> Iterator[tuple[str, list[Mechanism]]]:
+def _groups(mechanism: Mechanism, language: Language) -> Iterator[tuple[str, list[Mechanism]]]:
     related = [named(slug) for slug in mechanism.related]
-    yield word("related", language), related
+    yield language.word("related"), related
     alike = [
         row
         for row in CATALOGUE.values()
         if (row.weights, row.domain) == (mechanism.weights, mechanism.domain)
         and row not in (mechanism, *related)
     ]
-    yield word("alike", language, axes=_axes(mechanism, language)), alike
+    yield language.word("alike", axes=_axes(mechanism, language)), alike

@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 
 from sitekit import paths
-from sitekit.labels import separator, word
+from sitekit.language import Language
 from sitekit.parts.html import code, element, link, table
 from sitekit.parts.refer import to_mechanism
 from snippets.catalogue import CATALOGUE, Mechanism
@@ -15,21 +15,21 @@ SECTION = "/plug-in-recipes.md#onnx"
 Outcome = dict[str, Any]
 
 
-def note(mechanism: Mechanism, language: str) -> str:
+def note(mechanism: Mechanism, language: Language) -> str:
     """Return a line on one mechanism; nothing if it was not measured."""
     recorded = _recorded().get(mechanism.slug)
     if recorded is None:
         return ""
     versions = {key: recorded[key] for key in ("torch", "onnxruntime", "opset")}
-    lead = link(SECTION, escape(word("onnx", language, **versions)))
+    lead = link(SECTION, escape(language.word("onnx", **versions)))
     sentences = [*_passed(recorded["cases"], language), *_refused(recorded["cases"], language)]
-    text = word("onnx joint", language).join(sentences)
+    text = language.semicolon.join(sentences)
     return element("p", f"{lead} {text}", class_="atlas-note")
 
 
-def onnx(language: str) -> str:
+def onnx(language: Language) -> str:
     """Return the table of all mechanisms that were measured."""
-    columns = [word(key, language) for key in ("mechanism", "onnx passed", "onnx refused")]
+    columns = [language.word(key) for key in ("mechanism", "onnx passed", "onnx refused")]
     rows = []
     for slug, recorded in _recorded().items():
         found = recorded["cases"]
@@ -38,7 +38,7 @@ def onnx(language: str) -> str:
     return element("div", table(columns, rows), class_="atlas-onnx", data_tree="")
 
 
-def _passed(found: dict[str, Outcome], language: str) -> Iterable[str]:
+def _passed(found: dict[str, Outcome], language: Language) -> Iterable[str]:
     """Return one phrase for all configurations with the same open sizes."""
     groups: dict[tuple[str, ...], list[str]] = {}
     for name, outcome in found.items():
@@ -47,20 +47,20 @@ def _passed(found: dict[str, Outcome], language: str) -> Iterable[str]:
     for sizes, names in groups.items():
         far = max(found[name]["difference"] for name in names)
         key = "onnx open" if sizes else "onnx fixed"
-        text = word(key, language, sizes=separator(language).join(sizes), difference=f"{far:.1e}")
+        text = language.word(key, sizes=language.separator.join(sizes), difference=f"{far:.1e}")
         yield f"{_names(names, language)}{escape(text)}"
 
 
-def _refused(found: dict[str, Outcome], language: str) -> Iterable[str]:
+def _refused(found: dict[str, Outcome], language: Language) -> Iterable[str]:
     """Return a phrase for each configuration that does not go through, with the reason given."""
     for name, outcome in found.items():
         if outcome["refused"]:
-            failed = escape(word("onnx failed", language)) + code(outcome["refused"])
+            failed = escape(language.word("onnx failed")) + code(outcome["refused"])
             yield _names([name], language) + failed
 
 
-def _names(names: list[str], language: str) -> str:
-    return separator(language).join(code(name) for name in names)
+def _names(names: list[str], language: Language) -> str:
+    return language.separator.join(code(name) for name in names)
 
 
 def _recorded() -> dict[str, Outcome]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sitekit import paths
 from sitekit.errors import fail
-from sitekit.labels import word
+from sitekit.language import Language
 from sitekit.pages import PROVED
 from sitekit.parts.html import code, element, grouped_table, link
 from sitekit.parts.inline import inline
@@ -16,7 +16,7 @@ from sitekit.parts.source import chosen, mechanism
 from snippets.catalogue import Mechanism
 
 
-def proofs(source: str, language: str) -> str:
+def proofs(source: str, language: Language) -> str:
     """Return the proofs of a fence: first line the slug, then lines `test_name: statement`.
 
     Raises:
@@ -25,18 +25,21 @@ def proofs(source: str, language: str) -> str:
     slug, *lines = source.strip().splitlines()
     subject = mechanism(slug)
     recorded = _recorded(subject)
-    columns = [word(key, language) for key in ("statement", "measured", "limit")]
+    columns = [language.word(key) for key in ("statement", "measured", "limit")]
     groups = []
     for name, statement in _statements(subject, lines):
         figures = recorded["proofs"][chosen(f"proof of {subject.slug}", name, recorded["proofs"])]
         test = element("span", code(name).replace("_", "_<wbr/>"), class_="atlas-summary")
         groups.append((f"{inline(statement, language)} {test}", [_row(figure) for figure in figures]))
     folder, _, _ = subject.path.rpartition("/")
-    with_torch = word("proved with", language, torch=recorded["torch"], date=recorded["date"])
+    with_torch = language.word("proved with", torch=recorded["torch"], date=recorded["date"])
     test_file = code(f"tests/{folder}/test_{subject.slug}.py")
-    how = link(f"/{PROVED}", word("how", language))
-    stop = "。" if language == "zh" else ". "
-    note = element("p", f"{escape(with_torch)} {test_file}{stop}{how}{stop.strip()}", class_="atlas-note")
+    how = link(f"/{PROVED}", language.word("how"))
+    note = element(
+        "p",
+        f"{escape(with_torch)} {test_file}{language.stop}{language.joiner}{how}{language.stop}",
+        class_="atlas-note",
+    )
     return element("div", grouped_table(columns, groups) + note, class_="atlas-proofs", data_tree="")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from mkdocs.structure.nav import Navigation, Section
 from mkdocs.structure.pages import Page
 
+from sitekit.language import Language
 from sitekit.linebreaks import joined
 from sitekit.parts.inline import without_links
 from sitekit.plain.page import plain_name
@@ -14,7 +15,7 @@ SENTENCE = re.compile(r".*?(?:[.!?](?=\s+[A-Z])|。|$)", re.DOTALL)
 NOT_TEXT = ("#", "`", "<", "|", "!", "$")
 
 
-def overview(navigation: Navigation, title: str, summary: str, language: str) -> str:
+def overview(navigation: Navigation, title: str, summary: str, language: Language) -> str:
     """Return the file: heading, summary, then a list for each section."""
     alone = [item for item in navigation.items if isinstance(item, Page)]
     parts = [f"# {title}", f"> {summary}", _list(alone, language)]
@@ -36,7 +37,7 @@ def first_sentence(markdown: str) -> str:
     return found[0].strip() if found else ""
 
 
-def _section(section: Section, heading: str, language: str) -> Iterator[str]:
+def _section(section: Section, heading: str, language: Language) -> Iterator[str]:
     """Yield heading and list of a section, then those of the sections in it, named with their parents."""
     yield f"## {heading}"
     yield _list([item for item in section.children if isinstance(item, Page)], language)
@@ -45,9 +46,9 @@ def _section(section: Section, heading: str, language: str) -> Iterator[str]:
             yield from _section(item, f"{heading} › {item.title}", language)
 
 
-def _list(pages: list[Page], language: str) -> str:
-    colon = "：" if language == "zh" else ": "
+def _list(pages: list[Page], language: Language) -> str:
     return "\n".join(
-        f"- [{page.title}]({plain_name(page.file.src_uri)}){colon}{first_sentence(page.markdown or '')}"
+        f"- [{page.title}]({plain_name(page.file.src_uri)})"
+        f"{language.colon}{first_sentence(page.markdown or '')}"
         for page in pages
     )

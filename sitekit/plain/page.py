@@ -8,7 +8,7 @@ from posixpath import relpath
 from sitekit import citations, paths
 from sitekit.fences import PARTS
 from sitekit.includes import INCLUDE
-from sitekit.labels import evidence_word, word
+from sitekit.language import Language
 from sitekit.linebreaks import joined
 from sitekit.plain.html import to_markdown
 from sitekit.reconstructions import leads_to_one
@@ -23,7 +23,7 @@ COPIED = re.compile(r"^```bibtex\n(\S+)\n```$", re.MULTILINE)
 DRAWING = re.compile(r'<svg aria-label="([^"]*)"')
 
 
-def plain(markdown: str, name: str, language: str) -> str:
+def plain(markdown: str, name: str, language: Language) -> str:
     """Return a page as plain Markdown, with a list of the papers it cites at the end.
 
     Args:
@@ -34,7 +34,7 @@ def plain(markdown: str, name: str, language: str) -> str:
     text = "\n".join(_lines(markdown.splitlines(), name, language)).strip()
     if keys := _cited(markdown):
         entries = "\n".join(f"- {citations.entry_markdown(key)}" for key in citations.ordered(keys))
-        text += f"\n\n## {word('cited', language)}\n\n{entries}"
+        text += f"\n\n## {language.word('cited')}\n\n{entries}"
     return text + "\n"
 
 
@@ -47,7 +47,7 @@ def plain_name(source: str) -> str:
     return PurePosixPath(source).with_suffix(".md").as_posix()
 
 
-def _lines(lines: list[str], name: str, language: str) -> Iterator[str]:
+def _lines(lines: list[str], name: str, language: Language) -> Iterator[str]:
     rest = iter(lines)
     prose: list[str] = []
     for line in rest:
@@ -70,7 +70,7 @@ def _lines(lines: list[str], name: str, language: str) -> Iterator[str]:
     yield _prose("\n".join(prose), language)
 
 
-def _fence(fence: re.Match[str], body: list[str], name: str, language: str) -> Iterator[str]:
+def _fence(fence: re.Match[str], body: list[str], name: str, language: Language) -> Iterator[str]:
     part = PARTS.get(fence["info"].strip())
     if part is None:
         info = re.sub(r"\{ *\.(\w+).*\}", r"\1", fence["info"])
@@ -101,18 +101,18 @@ def _indented(lines: Iterator[str]) -> tuple[list[str], list[str]]:
     return "\n".join(line[4:] for line in found[:size]).strip().splitlines(), found[size:]
 
 
-def _prose(text: str, language: str) -> str:
+def _prose(text: str, language: Language) -> str:
     pieces = LITERAL.split(text)
     pieces[::2] = (_linked(citations.in_words(piece, language), language) for piece in pieces[::2])
-    return joined("".join(pieces)) if language == "zh" else "".join(pieces)
+    return joined("".join(pieces))
 
 
-def _linked(text: str, language: str) -> str:
+def _linked(text: str, language: Language) -> str:
     """Return text with links that lead somewhere, in which a link to a reconstruction says so."""
-    mark = evidence_word(Evidence.RECONSTRUCTION, language)
+    mark = language.word(f"evidence {Evidence.RECONSTRUCTION}")
 
     def shown(link: re.Match[str]) -> str:
-        return _reachable(link) + (f" ({mark})" if leads_to_one(link["target"]) else "")
+        return _reachable(link) + (language.aside(mark) if leads_to_one(link["target"]) else "")
 
     return LINK.sub(shown, text)
 

@@ -13,11 +13,11 @@ import pytest
 from bs4 import BeautifulSoup, Tag
 from playwright.sync_api import sync_playwright
 
-from sitekit import labels
 from sitekit.errors import BuildError
 from sitekit.fences import _fence
+from sitekit.language import ENGLISH, Language
 from sitekit.parts.neighbours import neighbours
-from snippets.catalogue import CATALOGUE, Evidence
+from snippets.catalogue import CATALOGUE
 from tests.site import small_atlas
 from tests.site.conftest import CHROMIUM
 from tests.site.small_atlas import OVERVIEW, ROOT, SmallAtlas
@@ -219,7 +219,7 @@ def test_neighbours(site: SmallAtlas) -> None:
 
 def test_neighbours_at_the_same_place_of_the_taxonomy() -> None:
     subject = CATALOGUE["criss_cross"]
-    nav = BeautifulSoup(neighbours(subject, "en"), "html.parser")
+    nav = BeautifulSoup(neighbours(subject, ENGLISH), "html.parser")
     assert [name.get_text() for name in nav.select("p")][:2] == ["Related", "Also self\u00a0× spatial"]
     related, alike = ([item.get_text() for item in group.select("a")] for group in nav.select("ul"))
     assert len(related) == len(subject.related)
@@ -282,7 +282,7 @@ def test_a_link_to_a_reconstruction_says_so(site: SmallAtlas) -> None:
         prefix: (site.root / "site" / prefix / "foundations/index.md").read_text() for prefix in ("", "zh")
     }
     assert "[a toy](../weight-assignment/hard/toy.md) (reconstruction)." in plain[""]
-    assert "| [玩具](../weight-assignment/hard/toy.md) (重构) |" in plain["zh"]
+    assert "| [玩具](../weight-assignment/hard/toy.md)（重构） |" in plain["zh"]
 
 
 def test_plain_copies_name_the_evidence(site: SmallAtlas) -> None:
@@ -327,16 +327,6 @@ def test_a_mistake_stops_the_build_in_words(
     assert message in built.stderr
     assert "Traceback" not in built.stderr
     assert re.search(r"docs/en/mistake\.md:\d+", built.stderr)
-
-
-def test_labels_differ_between_the_languages() -> None:
-    for key, (en, zh) in labels._WORDS.items():
-        assert en != zh, key
-        assert re.search("[\u3000-\u9fff\uff00-\uffef]", zh) or "{" in zh, key
-        assert set(re.findall(r"{\w+}", en)) == set(re.findall(r"{\w+}", zh)), key
-    for value in Evidence:
-        _, *pairs = labels._EVIDENCE[value]
-        assert all(re.search("[\u4e00-\u9fff]", zh) and not en.startswith(zh) for en, zh in pairs), value
 
 
 @pytest.fixture(scope="module")
@@ -396,8 +386,8 @@ def test_comparison_sorts_and_filters(address: str) -> None:
 def test_an_error_of_any_kind_stops_the_build() -> None:
     """Superfences swallows all but its own, and the page would show the source of the block."""
 
-    def broken(source: str, language: str) -> str:
+    def broken(source: str, language: Language) -> str:
         raise KeyError(source)
 
     with pytest.raises(BuildError, match="card failed: KeyError: 'toy'"):
-        _fence(broken)("toy", "card", "card", {}, SimpleNamespace(sitekit_language="en"))
+        _fence(broken)("toy", "card", "card", {}, SimpleNamespace(sitekit_language=ENGLISH))

@@ -12,6 +12,7 @@ from mkdocs.config import load_config
 
 from sitekit import citations, mathfont, paths
 from sitekit.errors import BuildError, fail
+from sitekit.language import ENGLISH
 from snippets.catalogue import CATALOGUE
 
 BIBLIOGRAPHY = """\
@@ -41,7 +42,7 @@ def bibliography(
     source: str, language: str, css_class: str, options: object, md: Markdown, **_: object
 ) -> str:
     """Fence that shows the bibliography."""
-    return citations.bibliography_html("en")
+    return citations.bibliography_html(ENGLISH)
 
 
 def extensions(root: Path, language: str = "en") -> dict[str, dict[str, object]]:
@@ -198,9 +199,9 @@ def test_bibtex_to_copy(site: Path) -> None:
 
 
 def test_entry_is_escaped_and_without_braces(site: Path) -> None:
-    html = citations.entry_html("jain2019", "en")
+    html = citations.entry_html("jain2019", ENGLISH)
     assert '<cite lang="en">Attention is not &lt;Explanation&gt;</cite>. NAACL 2019.' in html
-    assert "Squeeze-and-Excitation Networks" in citations.entry_html("hu2018senet", "en")
+    assert "Squeeze-and-Excitation Networks" in citations.entry_html("hu2018senet", ENGLISH)
 
 
 @pytest.mark.parametrize("directory_urls", [True, False])
@@ -254,11 +255,11 @@ def test_every_mechanism_cites_an_entry_of_the_real_bibliography() -> None:
 
 
 def test_every_real_entry_is_complete() -> None:
-    ids = re.findall(r'id="ref-([^"]+)"', citations.bibliography_html("en"))
+    ids = re.findall(r'id="ref-([^"]+)"', citations.bibliography_html(ENGLISH))
     assert len(ids) == len(set(ids)) >= 30
     for key in ids:
         assert citations.year(key) > 1900
-        assert citations.short(key)
+        assert citations.short(key, ENGLISH)
         assert "\\" not in citations.bibtex(key)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sitekit import fences
+from sitekit.language import ENGLISH
 from sitekit.plain.page import plain
 from snippets.catalogue import CATALOGUE
 from tests.conftest import PROOFS, ROOT
@@ -123,7 +124,7 @@ def test_what_a_page_of_a_mechanism_holds(site: Path) -> None:
     ],
 )
 def test_plain(markdown: str, expected: str) -> None:
-    assert plain(markdown, "x/a.md", "en") == expected + "\n"
+    assert plain(markdown, "x/a.md", ENGLISH) == expected + "\n"
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
