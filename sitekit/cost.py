@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
+from fractions import Fraction
 from types import ModuleType
 from typing import Any
 
@@ -44,6 +45,27 @@ def count(module: ModuleType, sizes: Sizes) -> CostRow:
     return CostRow(dict(sizes), parameters, counter.get_total_flops() // 2, weights)
 
 
+def kept(module: ModuleType, sizes: Sizes) -> tuple[Fraction, Fraction] | None:
+    """Count the numbers in floating point that `step` returns as its state, for one sample.
+
+    Positions and lengths, which are integers, are not counted. The example's tokens are read twice: what the
+    second time adds grows with each token, the rest is there in any case.
+
+    Returns the count per token and the one per sequence; None without `step`.
+    """
+    block, (x, *_) = module.example(**sizes)
+    if not hasattr(block, "step"):
+        return None
+    state, counts = None, []
+    with torch.no_grad():
+        for _ in range(2):
+            _, state = block.step(x, state)
+            counts.append(sum(part.numel() for part in tensors(state) if part.is_floating_point()))
+    samples, tokens, *_ = x.shape
+    grown = counts[1] - counts[0]
+    return Fraction(grown, samples * tokens), Fraction(counts[0] - grown, samples)
+
+
 def rows(mechanism: Mechanism, module: ModuleType) -> tuple[CostRow, ...]:
     """Count a mechanism at the sizes of its example and at those of the table, and check its formulas there.
 
@@ -58,6 +80,8 @@ def rows(mechanism: Mechanism, module: ModuleType) -> tuple[CostRow, ...]:
     for row in [*table, *doubled]:
         _check(mechanism, "parameters", mechanism.parameters, row.sizes, row.parameters)
         _check(mechanism, "macs", mechanism.macs, row.sizes, row.macs)
+    for row in [table[0], *doubled]:
+        _check_state(mechanism, kept(module, row.sizes), row.sizes)
     return tuple(table)
 
 
@@ -108,7 +132,18 @@ def _accepted(module: ModuleType, choices: Iterable[Sizes]) -> list[CostRow]:
     return found
 
 
-def _check(mechanism: Mechanism, kind: str, formula: str, sizes: Sizes, counted: int) -> None:
+def _check_state(mechanism: Mechanism, counted: tuple[Fraction, Fraction] | None, sizes: Sizes) -> None:
+    state, module = mechanism.state, f"snippets/{mechanism.path}.py"
+    if state and counted:
+        for kind, formula, count in zip(("per token", "per sequence"), state, counted, strict=True):
+            _check(mechanism, f"state {kind}", formula, sizes, count)
+    elif state:
+        raise BuildError(f"snippets/catalogue.py: {mechanism.slug} has a state, but {module} has no `step`")
+    elif counted:
+        raise BuildError(f"snippets/catalogue.py: {mechanism.slug} needs a state, for {module} has `step`")
+
+
+def _check(mechanism: Mechanism, kind: str, formula: str, sizes: Sizes, counted: int | Fraction) -> None:
     try:
         expression = _read(formula, sizes)
         value = expression.subs({symbol: sizes[symbol.name] for symbol in expression.free_symbols})

@@ -35,6 +35,7 @@ class Results:
         outputs: shape of each tensor of f(g(x), x), likewise.
         parameters_tex: formula of the number of parameters.
         macs_tex: formula of the multiply-adds.
+        state_tex: formulas of what a decoder keeps, per token and per sequence; empty if it keeps nothing.
         rows: measured costs, the sizes of `example` first.
     """
 
@@ -45,6 +46,7 @@ class Results:
     outputs: tuple[str, ...]
     parameters_tex: str
     macs_tex: str
+    state_tex: tuple[str, ...]
     rows: tuple[CostRow, ...]
 
 
@@ -55,5 +57,5 @@ def to_json(results: Results) -> dict[str, Any]:
 
 def from_json(values: Mapping[str, Any]) -> Results:
     """Return the results that `to_json` made `values` of."""
-    shapes = {name: tuple(values[name]) for name in ("inputs", "attention", "outputs")}
-    return Results(**{**values, **shapes, "rows": tuple(CostRow(**row) for row in values["rows"])})
+    tuples = {name: tuple(values[name]) for name in ("inputs", "attention", "outputs", "state_tex")}
+    return Results(**{**values, **tuples, "rows": tuple(CostRow(**row) for row in values["rows"])})

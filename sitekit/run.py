@@ -74,7 +74,7 @@ def cache_key(name: str) -> str:
     roots = ["sitekit/worker.py", f"figures/{path}.py"]
     roots += [f"snippets/{path}.py"] if mechanism else [f"figures/{path}.json"]
     parts = [path]
-    parts += [mechanism.parameters, mechanism.macs] if mechanism else []
+    parts += [mechanism.parameters, mechanism.macs, *(mechanism.state or ())] if mechanism else []
     parts += [digest(paths.ROOT / root for root in roots)]
     parts += [f"{package} {_version(package)}" for package in PACKAGES]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -62,6 +62,7 @@ def compute(mechanism: Mechanism, step: Report) -> Results:
         outputs=returned,
         parameters_tex=cost.formula_tex(mechanism.parameters, example),
         macs_tex=cost.formula_tex(mechanism.macs, example),
+        state_tex=tuple(cost.formula_tex(formula, example) for formula in mechanism.state or ()),
         rows=rows,
     )
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
 from types import MappingProxyType
+from typing import NamedTuple
 
 
 class Weights(StrEnum):
@@ -75,8 +76,7 @@ class Evidence(StrEnum):
     """The accounts leave gaps, which this module fills in its own way."""
 
 
-@dataclass(frozen=True)
-class State:
+class State(NamedTuple):
     """How many numbers a decoder keeps from step to step, as formulas in the arguments of `example`.
 
     Attributes:
