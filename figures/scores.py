@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from figures.style import COLORS
+from figures.style import COLORS, Say
 
 
 @dataclass
@@ -17,11 +17,11 @@ class Score:
     distance: Tensor
 
 
-def show_scores(axes: Axes, scores: Mapping[str, Score], learned: Collection[str]) -> None:
+def show_scores(axes: Axes, scores: Mapping[str, Score], learned: Collection[str], say: Say) -> None:
     """A row per kind: a dot per seed, mean and range in figures, mean distance; orange if it learns where."""
     mean, far = 1.08, 1.95  # columns of figures, right of the scale
-    axes.text(mean, -0.9, "mean (range)")
-    axes.text(far, -0.9, "off by", ha="right")
+    axes.text(mean, -0.9, say("mean (range)", "均值（范围）"))
+    axes.text(far, -0.9, say("off by", "相距"), ha="right")
     for row, (name, found) in enumerate(scores.items()):
         low, high = found.accuracy.aminmax()
         color = COLORS[1] if name in learned else COLORS[5]
@@ -33,7 +33,7 @@ def show_scores(axes: Axes, scores: Mapping[str, Score], learned: Collection[str
     axes.set_xlim(0, far)
     axes.set_xticks((0, 0.5, 1))
     axes.spines["bottom"].set_bounds(0, 1)
-    axes.set_xlabel("accuracy", x=0.5 / far)
+    axes.set_xlabel(say("accuracy", "正确率"), x=0.5 / far)
 
 
 def check(says: Mapping[str, bool], scores: Mapping[str, Score]) -> None:

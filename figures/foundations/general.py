@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from figures.style import COLORS, new_figure, picture, show_image, show_weights
+from figures.style import COLORS, Say, english, new_figure, picture, show_image, show_weights
 from snippets.foundations.general import normalise, what, when, where
 
 HEIGHT, WIDTH = 90, 120
@@ -34,15 +34,15 @@ def bars(axes: Axes, heights: Tensor, names: str, colors: tuple[str, ...], title
     axes.set_title(title)
 
 
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """Above: the three frames. Below: the weights over frames, over channels and over positions."""
     drawn, axes = new_figure(2, 3, height=3.8)
     for number, (frame, place) in enumerate(zip(clip()[0], axes, strict=False), start=1):
         show_image(place, frame, f"t = {number}")
     g = weights()
-    bars(axes[3], g["when"], "123", (COLORS[5],), "when (T)")
-    bars(axes[4], g["what"], "RGB", (COLORS[1], COLORS[2], COLORS[0]), "what (C)")
-    show_weights(axes[5], g["where"], "where (H, W)")
+    bars(axes[3], g["when"], "123", (COLORS[5],), say("when (T)", "何时 (T)"))
+    bars(axes[4], g["what"], "RGB", (COLORS[1], COLORS[2], COLORS[0]), say("what (C)", "什么 (C)"))
+    show_weights(axes[5], g["where"], say("where (H, W)", "何处 (H, W)"))
     axes[5].set_anchor("N")
     return drawn
 

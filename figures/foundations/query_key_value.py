@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from figures.style import COLORS, WEIGHT_MAP, new_figure, picture, show_image, show_weights
+from figures.style import COLORS, WEIGHT_MAP, Say, english, new_figure, picture, show_image, show_weights
 from snippets.foundations.query_key_value import dot, read, weigh
 
 HEIGHT, WIDTH = 120, 152
@@ -39,23 +39,23 @@ def stages() -> tuple[Tensor, Tensor, Tensor]:
     return scores.view(ROWS, COLUMNS), weights.view(ROWS, COLUMNS), output.view(PATCH, PATCH)
 
 
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """The coin that asks, its scores, its weights, and beside it what is read."""
     coins, _, _ = patches()
     scores, weights, output = stages()
     drawn, (photograph, score_map, weight_map, pair) = new_figure(2, 2, height=5.0)
     left, top = COLUMN * STRIDE, ROW * STRIDE
-    show_image(photograph, coins, "query")
+    show_image(photograph, coins, say("query", "查询"))
     photograph.add_patch(
         Rectangle((left - 0.5, top - 0.5), PATCH, PATCH, fill=False, edgecolor=COLORS[1], linewidth=3)
     )
-    show_image(score_map, scores, "1 score", cmap=WEIGHT_MAP)
-    show_weights(weight_map, weights, "2 weigh")
+    show_image(score_map, scores, say("1 score", "1 打分"), cmap=WEIGHT_MAP)
+    show_weights(weight_map, weights, say("2 weigh", "2 加权"))
     for row, column in (weights > 0.02).nonzero().tolist():
         label = f"{weights[row, column].item():.0%}"
         weight_map.text(column, row + 1, label, color="white", ha="center", va="top")
     asked = coins[0, 0, top : top + PATCH, left : left + PATCH]
     show_image(pair, torch.cat([asked, torch.full((PATCH, 2), torch.nan), output], dim=1))
-    for column, label in ((0, "query"), (PATCH + 2, "3 read")):
+    for column, label in ((0, say("query", "查询")), (PATCH + 2, say("3 read", "3 读取"))):
         pair.text(column + PATCH / 2, -1.2, label, ha="center", va="bottom")
     return drawn

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from figures.style import COLORS, new_figure
+from figures.style import COLORS, Say, english, new_figure
 from snippets.foundations.scores import KINDS, ScoredAttention
 
 WIDTHS = (4, 8, 16, 32, 64, 128, 256, 512)
@@ -29,19 +29,20 @@ def statistics(kind: str, width: int) -> tuple[float, float]:
     return torch.stack(variances).mean().item(), torch.stack(entropies).mean().item()
 
 
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """Left: variance of the scores over the width. Right: entropy of the weights; dashed: all keys alike."""
     drawn, (left, right) = new_figure(1, 2, height=3.3)
-    for color, kind in zip(COLORS, SHOWN, strict=False):
+    names = say("dot", "点积"), "general", say("scaled_dot", "缩放点积"), say("additive", "加性")
+    for color, kind, name in zip(COLORS, SHOWN, names, strict=False):
         found = [statistics(kind, width) for width in WIDTHS]
         for axes, values in zip((left, right), zip(*found, strict=True), strict=True):
-            axes.plot(WIDTHS, values, marker="o", color=color, label=kind)
+            axes.plot(WIDTHS, values, marker="o", color=color, label=name)
     right.axhline(math.log(KEYS), color=COLORS[5], linestyle="--", linewidth=1)
     right.text(WIDTHS[0], math.log(KEYS) + 0.05, "ln 32", color=COLORS[5], ha="left", va="bottom")
     right.set_ylim(0, 4)
     left.set_yscale("log")
-    left.set_title("variance of scores")
-    right.set_title("entropy of weights")
+    left.set_title(say("variance of scores", "分数的方差"))
+    right.set_title(say("entropy of weights", "权重的熵"))
     for axes in (left, right):
         axes.set_xscale("log", base=2)
         axes.set_xticks([4, 32, 256], ["4", "32", "256"])

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from skimage import data
 from torch import Tensor
 
-from figures.style import new_figure, show_image, show_weights
+from figures.style import Say, english, new_figure, show_image, show_weights
 from snippets.attention_domain.branch.condconv import CondConv2d
 
 SIZE = 80
@@ -48,7 +48,7 @@ def error(y: Tensor, clean: Tensor) -> float:
 
 
 @torch.no_grad()
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """Columns: noise. Rows: the picture, the kernel mixed for it, the picture after this kernel."""
     clean, noisy = pictures()
     conv, x = layer(), with_detail(noisy)
@@ -61,6 +61,6 @@ def figure() -> Figure:
         show_weights(middle, kernels[column])
         show_image(below, y[column], vmin=0, vmax=1)
         above.set_xlabel(f"±{error(noisy[column], clean[0]):.3f}")
-        middle.set_xlabel(f"blur {weights[column, 1].item():.2f}")
+        middle.set_xlabel(f"{say('blur', '模糊')} {weights[column, 1].item():.2f}")
         below.set_xlabel(f"±{error(y[column], clean[0]):.3f}")
     return drawn

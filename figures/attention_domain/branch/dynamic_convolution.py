@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from skimage import data
 from torch import Tensor, nn
 
-from figures.style import COLORS, new_figure
+from figures.style import COLORS, Say, english, new_figure
 from snippets.attention_domain.branch.dynamic_convolution import DynamicConv2d
 
 TEXTURES = ("brick", "grass", "gravel")
@@ -51,7 +51,7 @@ def triangle(axes: Axes, weights: Tensor) -> None:
 
 
 @torch.no_grad()
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """Above: the weights of all patches at three epochs. Below: the weight of the right kernel by epoch."""
     x = patches()
     conv = layer(x)
@@ -67,10 +67,11 @@ def figure() -> Figure:
     for epoch in range(13):
         conv.anneal(epoch)
         by_epoch.append(conv.attention(x).view(3, PATCHES, 3).mean(dim=1).diagonal())
-    for name, color, weights in zip(TEXTURES, COLORS, torch.stack(by_epoch).T, strict=False):
+    names = say("brick", "砖墙"), say("grass", "草地"), say("gravel", "碎石")
+    for name, color, weights in zip(names, COLORS, torch.stack(by_epoch).T, strict=False):
         curves.plot(weights, "o-", color=color, label=name)
     curves.set_ylim(0, 1.05)
-    curves.set_xlabel("epoch")
+    curves.set_xlabel(say("epoch", "轮数"))
     curves.set_ylabel("π")
-    curves.legend(loc="upper left", title="kernel for")
+    curves.legend(loc="upper left", title=say("kernel for", "卷积核对应"))
     return drawn

@@ -5,12 +5,13 @@ from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from figures.style import COLORS, new_figure, show_image
+from figures.style import COLORS, Say, english, new_figure, show_image
 from snippets.attention_domain.branch.highway import HighwayLayer
 
 LAYERS, DIGITS = 50, 100
 SHOWN = (0, 5, 10, 25, 50)  # depths at which the digit is drawn
-STARTS = {"no gate": 1000.0, "bias 0": 0.0, "bias −1": -1.0, "bias −2": -2.0, "bias −3": -3.0}
+NO_GATE = 1000.0  # a bias that holds all gates open
+BIASES = (NO_GATE, 0.0, -1.0, -2.0, -3.0)
 
 
 def digits() -> Tensor:
@@ -35,24 +36,32 @@ def pass_through(gate_bias: float) -> tuple[list[Tensor], Tensor]:
     return passed, norms / norms[-1]
 
 
-def figure() -> Figure:
+def name(gate_bias: float, say: Say) -> str:
+    """What a start is called in the figure."""
+    if gate_bias == NO_GATE:
+        return say("no gate", "没有门")
+    return f"{say('bias', '偏置')} {gate_bias:.0f}".replace("-", "−")
+
+
+def figure(say: Say = english) -> Figure:
     """Above: norm of the gradient by depth. Below: one digit by depth, with bias −3 and without a gate."""
     drawn, axes = new_figure(3, len(SHOWN), height=5.4, height_ratios=(2.6, 1, 1))
     for upper in axes[: len(SHOWN)]:
         upper.remove()
     curves = drawn.add_subplot(axes[0].get_gridspec()[0, :])
-    way: dict[str, list[Tensor]] = {}
-    for (name, gate_bias), color in zip(STARTS.items(), (COLORS[5], *COLORS[1:5]), strict=True):
+    way: dict[float, list[Tensor]] = {}
+    for gate_bias, color in zip(BIASES, (COLORS[5], *COLORS[1:5]), strict=True):
         passed, norms = pass_through(gate_bias)
-        way[name] = [x[0].detach().view(8, 8) for x in passed]
-        curves.semilogy(norms, "--" if gate_bias == 0 else "-", color=color, label=name)
+        way[gate_bias] = [x[0].detach().view(8, 8) for x in passed]
+        curves.semilogy(norms, "--" if gate_bias == 0 else "-", color=color, label=name(gate_bias, say))
     curves.set_xlim(0, LAYERS)
-    curves.set_xlabel("layer")
-    curves.set_ylabel("gradient")
+    curves.set_xlabel(say("layer", "层"))
+    curves.set_ylabel(say("gradient", "梯度"))
     curves.legend(loc="lower right")
-    for row, name in enumerate(("bias −3", "no gate"), start=1):
+    for row, gate_bias in enumerate((-3.0, NO_GATE), start=1):
         panels = axes[row * len(SHOWN) : (row + 1) * len(SHOWN)]
         for panel, depth in zip(panels, SHOWN, strict=True):
-            show_image(panel, way[name][depth], f"layer {depth}" if row == 1 else "")
-        panels[0].set_ylabel(name)
+            title = say(f"layer {depth}", f"第 {depth} 层") if row == 1 else ""
+            show_image(panel, way[gate_bias][depth], title)
+        panels[0].set_ylabel(name(gate_bias, say))
     return drawn

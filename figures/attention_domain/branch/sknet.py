@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from skimage import data
 from torch import Tensor
 
-from figures.style import new_figure, show_image, show_weights
+from figures.style import Say, english, new_figure, show_image, show_weights
 from snippets.attention_domain.branch.sknet import SelectiveKernel
 
 SIZE = 64
@@ -43,7 +43,7 @@ def unit() -> SelectiveKernel:
     return sk
 
 
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """Columns: views. Rows: the view; the 7 x 7 pixels around one output and their weights in it."""
     sk, x = unit(), views().repeat(1, 3, 1, 1).requires_grad_()
     weights = sk.attention(x).detach()

@@ -1,12 +1,14 @@
 """SK units trained on digits of several sizes: the larger the digit, the more weight for 5 x 5."""
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 from torch import Generator, Tensor, nn
 
-from figures.style import new_figure, show_image
+from figures.style import Say, english, new_figure, show_image
 from snippets.attention_domain.branch.sknet import SelectiveKernel
 
 CANVAS = 24
@@ -43,6 +45,7 @@ def placed(digits: Tensor, side: int, generator: Generator) -> Tensor:
     return canvas
 
 
+@cache
 def run(seed: int) -> tuple[list[float], list[float], list[Tensor]]:
     """Train, then return for each size: accuracy, mean weight of the larger kernel, one held-out picture."""
     digits, classes = load_digits(return_X_y=True)
@@ -67,7 +70,7 @@ def run(seed: int) -> tuple[list[float], list[float], list[Tensor]]:
     return right, weights, [p[0] for p in held_out]
 
 
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """Above: one digit in all sizes. Below: weight of the 5 x 5 branch, a line per seed."""
     drawn, axes = new_figure(2, len(SIDES), height=4.6, height_ratios=(1, 2.4))
     for lower in axes[len(SIDES) :]:
@@ -75,13 +78,15 @@ def figure() -> Figure:
     curves = drawn.add_subplot(axes[0].get_gridspec()[1, :])
     for seed in range(SEEDS):
         right, weights, pictures = run(seed)
-        moved = f"{weights[0]:.2f} to {weights[-1]:.2f}"
-        curves.plot(SIDES, weights, "o-", label=f"{moved} ({min(right):.0%} to {max(right):.0%} right)")
+        low, high = f"{min(right):.0%}", f"{max(right):.0%}"
+        moved = say(f"{weights[0]:.2f} to {weights[-1]:.2f}", f"{weights[0]:.2f} 到 {weights[-1]:.2f}")
+        label = moved + say(f" ({low} to {high} right)", f"（认对 {low} 到 {high}）")
+        curves.plot(SIDES, weights, "o-", label=label)
     for panel, picture, side in zip(axes, pictures, SIDES, strict=False):
         show_image(panel, picture, f"{side} × {side}")
     curves.set_xticks(SIDES)
     curves.set_xlim(SIDES[0] - 1, SIDES[-1] + 1)
-    curves.set_ylabel("weight of 5 × 5")
-    curves.set_xlabel("side of the digit")
+    curves.set_ylabel(say("weight of 5 × 5", "5 × 5 的权重"))
+    curves.set_xlabel(say("side of the digit", "数字的边长"))
     curves.legend(loc="lower center", bbox_to_anchor=(0.5, 1.02))
     return drawn

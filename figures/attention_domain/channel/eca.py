@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from skimage import data
 from torch import Tensor
 
-from figures.style import COLORS, new_figure, show_image
+from figures.style import COLORS, Say, english, new_figure, show_image
 from snippets.attention_domain.channel.eca import ECALayer
 
 SIZE, DIRECTIONS, REACH = 128, 16, 12
@@ -54,14 +54,15 @@ def gates() -> tuple[Tensor, Tensor, Tensor]:
     return x.mean((0, 2, 3)), eca.attention(x).flatten(), shuffled.flatten()
 
 
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """The wall; means (line) and gates (bars) of the directions, in order and from the shuffled list."""
     means, *both = gates()
     drawn, axes = new_figure(1, 3, height=2.6, width_ratios=(1, 1.3, 1.3))
     show_image(axes[0], wall())
-    for shown, heights, title in zip(axes[1:], both, ("in order", "shuffled"), strict=True):
-        shown.bar(range(DIRECTIONS), heights, width=0.8, color=COLORS[1], label="gate")
-        shown.plot(means / means.max(), color=COLORS[0], label="mean")
+    titles = say("in order", "按顺序"), say("shuffled", "打乱")
+    for shown, heights, title in zip(axes[1:], both, titles, strict=True):
+        shown.bar(range(DIRECTIONS), heights, width=0.8, color=COLORS[1], label=say("gate", "门控"))
+        shown.plot(means / means.max(), color=COLORS[0], label=say("mean", "均值"))
         shown.set_title(title)
         shown.set_xticks(range(0, DIRECTIONS, DIRECTIONS // 4), ["\\", "–", "/", "|"])
         shown.set_yticks([0, 1])

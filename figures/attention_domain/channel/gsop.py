@@ -4,7 +4,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from figures.style import new_figure, picture, show_image
+from figures.style import Say, english, new_figure, picture, show_image
 from snippets.attention_domain.channel.gsop import GSoPBlock, covariance
 
 SIZE = 96
@@ -32,7 +32,7 @@ def block() -> GSoPBlock:
 
 
 @torch.no_grad()
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """Rows: the pictures. Columns: the picture, the covariances with the gates beside them, the output."""
     x, gsop = pictures(), block()
     matrices, gates, y = covariance(gsop.mix(x).flatten(2)), gsop.attention(x).flatten(1), gsop(x)
@@ -46,5 +46,5 @@ def figure() -> Figure:
         middle.spines[:].set_visible(False)
         middle.tick_params(length=0)
         show_image(right, y[row].clamp(0, 1), "g x" if row == 0 else "")
-    axes[1].set_title("covariance, gates")
+    axes[1].set_title(say("covariance, gates", "协方差，门控"))
     return drawn

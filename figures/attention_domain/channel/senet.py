@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from skimage import data
 from torch import Tensor, nn
 
-from figures.style import new_figure, show_image
+from figures.style import Say, english, new_figure, show_image
 from snippets.attention_domain.channel.senet import SEBlock
 
 SIZE = 72
@@ -41,7 +41,7 @@ def block() -> SEBlock:
 
 
 @torch.no_grad()
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """Rows: pictures. Columns: the picture, then each channel after its gate."""
     x = pictures()
     channels, se = edges(x), block()
@@ -52,7 +52,7 @@ def figure() -> Figure:
         shown = axes[5 * row : 5 * row + 5]
         show_image(shown[0], x[row])
         for c, direction in enumerate(DIRECTIONS):
-            title = f"edges {direction}" if row == 0 else ""
+            title = f"{say('edges', '边缘')} {direction}" if row == 0 else ""
             show_image(shown[c + 1], gated[row, c], title, vmin=0, vmax=brightest)
             shown[c + 1].set_xlabel(f"{gates[row, c].item():.2f}")
     return drawn

@@ -4,7 +4,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from figures.style import COLORS, new_figure, picture, show_image
+from figures.style import COLORS, Say, english, new_figure, picture, show_image
 from snippets.attention_domain.channel.srm import SRMLayer
 
 SIDE, TILE = 128, 16
@@ -32,7 +32,7 @@ def layer() -> SRMLayer:
 
 
 @torch.no_grad()
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """The picture; mean and deviation of its tiles, coloured by the gate; the tiles after their gates."""
     x, srm = tiles(), layer()
     mean, deviation = srm.style(x)[:, 0].unbind(dim=1)
@@ -42,8 +42,7 @@ def figure() -> Figure:
     colors = [COLORS[1] if gate > 0.5 else COLORS[0] for gate in gates.flatten()]
     axes[1].scatter(mean, deviation, c=colors, s=18)
     axes[1].axhline(deviation.mean().item(), color=COLORS[-1], linewidth=1, linestyle="--")
-    axes[1].set(
-        xlabel="mean", ylabel="std", xticks=[0, 0.5, 1], yticks=[0, 0.2, 0.4], xlim=(0, 1), ylim=(0, 0.4)
-    )
+    axes[1].set(xlabel=say("mean", "均值"), ylabel=say("std", "标准差"))
+    axes[1].set(xticks=[0, 0.5, 1], yticks=[0, 0.2, 0.4], xlim=(0, 1), ylim=(0, 0.4))
     show_image(axes[2], mosaic(gates * x), vmin=0, vmax=1)
     return drawn

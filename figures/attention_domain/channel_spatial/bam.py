@@ -3,7 +3,7 @@
 import torch
 from matplotlib.figure import Figure
 
-from figures.style import new_figure, picture, show_image
+from figures.style import Say, english, new_figure, picture, show_image
 from snippets.attention_domain.channel_spatial.bam import BAM
 
 SIZE = (96, 96)
@@ -30,7 +30,7 @@ def block(multiply: bool) -> BAM:
 
 
 @torch.no_grad()
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """Top: picture, weights of the channels with added scores. Below: scores, weights when multiplied."""
     x = picture("astronaut", SIZE)
     drawn, axes = new_figure(2, 4, height=3.4)

@@ -1,15 +1,18 @@
 """The reconstructed CANet learns for seconds to remove noise, with its gates and with the gates held open."""
 
+from functools import cache
+
 import torch
 from matplotlib.figure import Figure
 from skimage.filters import gaussian
 from torch import Tensor
 
-from figures.style import COLORS, WEIGHT_MAP, new_figure, picture, show_image
+from figures.style import COLORS, WEIGHT_MAP, Say, english, new_figure, picture, show_image
 from snippets.attention_domain.channel_spatial.canet import CANet
 
 SEEDS = (0, 1, 2)
 NOISE, PATCH, BATCH, STEPS = 25 / 255, 32, 8, 80
+MIDDLE = slice(32, 128), slice(32, 128)  # rows and columns that are drawn
 
 
 def noisy(clean: Tensor) -> Tensor:
@@ -51,8 +54,9 @@ def blurred(x: Tensor) -> Tensor:
     return torch.from_numpy(gaussian(x[0].numpy(), 1.0, channel_axis=0))[None]
 
 
-def figure() -> Figure:
-    """Top: noisy, restored and clean picture, weights by pixel. Below: what each seed reached."""
+@cache
+def restored() -> tuple[tuple[Tensor, ...], Tensor, dict[bool, list[float]]]:
+    """Noisy, restored and clean picture; the weights of the layer where they vary most; PSNR of each seed."""
     networks = {gated: [train(seed, gated) for seed in SEEDS] for gated in (True, False)}
     clean = picture("chelsea", (160, 160))
     torch.manual_seed(len(SEEDS))
@@ -60,17 +64,22 @@ def figure() -> Figure:
     with torch.no_grad():
         reached = {gated: [psnr(n(x), clean) for n in networks[gated]] for gated in networks}
         shown = networks[True][0](x)
-        layers = (
-            networks[True][0].attention(x)[0].flatten(0, 1).mean(dim=1)[:, 32:128, 32:128]
-        )  # (M * L, 96, 96)
-        weights = layers[layers.flatten(1).std(dim=1).argmax()]
+        layers = networks[True][0].attention(x)[0].flatten(0, 1).mean(dim=1)  # (M * L, 160, 160)
+        weights = layers[..., *MIDDLE]
+    return (x, shown, clean), weights[weights.flatten(1).std(dim=1).argmax()], reached
+
+
+def figure(say: Say = english) -> Figure:
+    """Top: noisy, restored and clean picture, weights by pixel. Below: what each seed reached."""
+    (x, shown, clean), weights, reached = restored()
     drawn, axes = new_figure(2, 4, height=3.6, height_ratios=(5, 3))
-    for panel, image, title in zip(axes, (x, shown, clean), ("noisy", "restored", "clean"), strict=False):
-        show_image(panel, image[..., 32:128, 32:128].clamp(0, 1), title)
+    titles = say("noisy", "含噪"), say("restored", "复原"), say("clean", "干净")
+    for panel, image, title in zip(axes, (x, shown, clean), titles, strict=False):
+        show_image(panel, image[..., *MIDDLE].clamp(0, 1), title)
     axes[0].set_xlabel(f"{psnr(x, clean):.2f} dB")
     axes[1].set_xlabel(f"{reached[True][0]:.2f} dB")
-    show_image(axes[3], weights, "weights", cmap=WEIGHT_MAP)
-    axes[3].set_xlabel(f"{weights.min():.2f} to {weights.max():.2f}")
+    show_image(axes[3], weights, say("weights", "权重"), cmap=WEIGHT_MAP)
+    axes[3].set_xlabel(f"{weights.min():.2f} {say('to', '到')} {weights.max():.2f}")
     for panel in axes[4:]:
         panel.remove()
     below = drawn.add_subplot(axes[0].get_gridspec()[1, :])
@@ -80,5 +89,5 @@ def figure() -> Figure:
         below.annotate(f"{mean:.2f}", (mean, row), (0, 9), textcoords="offset points", ha="center")
     below.axvline(psnr(blurred(x), clean), color=COLORS[5], linestyle="--")
     below.set(ylim=(1.5, -0.8), xlabel="PSNR [dB]")
-    below.set_yticks((0, 1), ("gates", "no gates"))
+    below.set_yticks((0, 1), (say("gates", "有门控"), say("no gates", "无门控")))
     return drawn

@@ -1,5 +1,7 @@
 """A CBAM trained for seconds to tell digits apart, never told where they are: its spatial gate finds them."""
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
@@ -7,7 +9,7 @@ from skimage import data
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from figures.style import new_figure, show_image, show_weights
+from figures.style import Say, english, new_figure, show_image, show_weights
 from snippets.attention_domain.channel_spatial.cbam import CBAM
 
 DIGITS = (0, 1, 4)
@@ -84,8 +86,9 @@ def train(digit: Tensor, classes: Tensor, texture: Tensor) -> Classifier:
     return network.eval()
 
 
-def figure() -> Figure:
-    """Columns: unseen pictures. Rows: picture, spatial gate, channel gates."""
+@cache
+def seen() -> tuple[Tensor, Tensor, Tensor]:
+    """Unseen pictures, and the spatial and channel gates of a classifier trained on others."""
     torch.manual_seed(0)
     (digit, classes), texture = digits(), textures()
     unseen = len(digit) // 5
@@ -95,6 +98,12 @@ def figure() -> Figure:
         x = network.stem(pictures)
         channel = network.cbam.channel_gate(x)
         spatial = network.cbam.spatial_gate(channel * x)
+    return pictures, spatial, channel
+
+
+def figure(say: Say = english) -> Figure:
+    """Columns: unseen pictures. Rows: picture, spatial gate, channel gates."""
+    pictures, spatial, channel = seen()
     drawn, axes = new_figure(3, COLUMNS, height=3.3, height_ratios=(5, 5, 2))
     for column in range(COLUMNS):
         picture, weights, bars = axes[column::COLUMNS]

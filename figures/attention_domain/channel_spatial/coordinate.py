@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from skimage import data
 from torch import Tensor
 
-from figures.style import COLORS, new_figure, show_image, show_weights
+from figures.style import COLORS, Say, english, new_figure, show_image, show_weights
 from snippets.attention_domain.channel_spatial.coordinate import CoordinateAttention
 
 SIDE, COIN = 120, 56
@@ -44,7 +44,7 @@ def block() -> CoordinateAttention:
 
 
 @torch.no_grad()
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """Columns: three scenes. Rows: picture; product of the gates, with both gates beside it."""
     attention = block()
     drawn, axes = new_figure(2, 3, height=4.3)

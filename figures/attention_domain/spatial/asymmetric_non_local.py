@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from figures.style import new_figure, picture, show_image, show_weights
+from figures.style import Say, english, new_figure, picture, show_image, show_weights
 from snippets.attention_domain.spatial.asymmetric_non_local import APNB, PYRAMID
 
 PICTURE = "rocket"
@@ -37,12 +37,12 @@ def seen() -> Tensor:
     return torch.stack([weights[i * SIZE + j] for i, j in QUERIES])
 
 
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """Rows: queries. Columns: the picture, then the anchors of each grid; black is zero, all grids alike."""
     drawn, axes = new_figure(2, 1 + len(PYRAMID), height=2.9)
     for row, ((i, j), weights) in enumerate(zip(QUERIES, seen(), strict=True)):
         left, *right = axes[row * len(axes) // 2 : (row + 1) * len(axes) // 2]
-        show_image(left, picture(PICTURE, (SIZE, SIZE)), "query" if row == 0 else "")
+        show_image(left, picture(PICTURE, (SIZE, SIZE)), say("query", "查询") if row == 0 else "")
         left.plot(j, i, "o", ms=10, mfc="none", mec="white", mew=2.5)
         parts = weights.split([side**2 for side in PYRAMID])
         for panel, side, part in zip(right, PYRAMID, parts, strict=True):

@@ -5,13 +5,12 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from figures.style import new_figure, picture, show_image, show_weights
+from figures.style import Say, english, new_figure, picture, show_image, show_weights
 from snippets.attention_domain.spatial.attention_factors import GeneralizedAttention
 
 SIZE = (48, 64)
 CHANNELS = 16  # brightness, red - green, yellow - blue, a constant one, twelve empty
 QUERIES = ((26, 10), (27, 37))  # row and column: red saucer, shadow of the cup
-TITLES = ("query", "E1", "E2", "E3", "E4")
 NEAR, SHIFT, MATCH, SALIENCE = 40.0, 15.0, 6.0, 3.0
 
 
@@ -54,10 +53,11 @@ def block(factor: int) -> GeneralizedAttention:
 
 
 @torch.no_grad()
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """Rows: queries. Columns: the picture, then the weights of each factor by itself."""
     image = picture("coffee", SIZE)
     x = features(image)
+    titles = say("query", "查询"), "E1", "E2", "E3", "E4"
     drawn, axes = new_figure(2, 5, height=2.1)
     for column in range(5):
         if column > 0:
@@ -68,6 +68,6 @@ def figure() -> Figure:
                 show_image(panel, image)
             else:
                 show_weights(panel, weights[i, j])
-            panel.set_title(TITLES[column] if row == 0 else "")
+            panel.set_title(titles[column] if row == 0 else "")
             panel.plot(j, i, "o", ms=9, mfc="none", mec="white", mew=2)
     return drawn

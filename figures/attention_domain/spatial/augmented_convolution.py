@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from figures.style import COLORS, new_figure, picture, show_image, show_weights
+from figures.style import COLORS, Say, english, new_figure, picture, show_image, show_weights
 from snippets.attention_domain.spatial.augmented_convolution import AugmentedConv2d, absolute_from_relative
 
 LENGTH = 4
@@ -33,16 +33,16 @@ def padded(relative: Tensor) -> Tensor:
     return F.pad(flat, (0, LENGTH - 1), value=PADDING).view(LENGTH + 1, -1)
 
 
-def trick(panels: list[Axes]) -> None:
+def trick(panels: list[Axes], say: Say) -> None:
     """Offsets of 4 positions: by offset with one more column, read in shorter rows, cut."""
     offsets = torch.arange(1 - LENGTH, LENGTH).expand(LENGTH, -1)
     rows = torch.arange(LENGTH)[:, None].expand(-1, 2 * LENGTH - 1)
-    show_cells(panels[0], F.pad(offsets, (0, 1)), F.pad(rows, (0, 1), value=PADDING), "pad")
-    show_cells(panels[1], padded(offsets), padded(rows), "reshape")
+    show_cells(panels[0], F.pad(offsets, (0, 1)), F.pad(rows, (0, 1), value=PADDING), say("pad", "补一列"))
+    show_cells(panels[1], padded(offsets), padded(rows), say("reshape", "重排"))
     panels[1].add_patch(
         Rectangle((LENGTH - 1.5, -0.5), LENGTH, LENGTH, fill=False, edgecolor="black", linewidth=1.5)
     )
-    show_cells(panels[2], absolute_from_relative(offsets), absolute_from_relative(rows), "slice")
+    show_cells(panels[2], absolute_from_relative(offsets), absolute_from_relative(rows), say("slice", "切片"))
 
 
 def features(image: Tensor) -> Tensor:
@@ -75,15 +75,15 @@ def weights(image: Tensor, width: bool, height: bool) -> Tensor:
     return seen[QUERY]
 
 
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """Above: pad, reshape, slice. Below: the picture with a query, and its weights."""
     image = picture("astronaut", SIZE)
     drawn, axes = new_figure(2, 4, height=3.9, height_ratios=(1, 1.1))
     above = axes[0].get_gridspec()[0, :].subgridspec(1, 3, width_ratios=(8, 7, 5))
     for panel in axes[:4]:
         panel.remove()
-    trick([drawn.add_subplot(above[i]) for i in range(3)])
-    show_image(axes[4], image, "query")
+    trick([drawn.add_subplot(above[i]) for i in range(3)], say)
+    show_image(axes[4], image, say("query", "查询"))
     axes[4].plot(QUERY[1], QUERY[0], "o", ms=10, mfc="none", mec="white", mew=2.5)
     for panel, width, height, title in (
         (axes[5], False, False, "$q k$"),

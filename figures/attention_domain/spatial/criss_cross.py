@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from figures.style import COLORS, new_figure, picture, show_image, show_weights
+from figures.style import COLORS, Say, english, new_figure, picture, show_image, show_weights
 from snippets.attention_domain.spatial.criss_cross import CrissCrossAttention
 
 SIZE = 33
@@ -53,10 +53,10 @@ def maps() -> list[Tensor]:
     return [pairs[index].view(SIZE, SIZE) for pairs in (first, second @ first, full)]
 
 
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """Draw the picture and the square roots of the three maps; lines are the two routes to TARGET."""
     drawn, axes = new_figure(1, 4, height=1.9)
-    show_image(axes[0], picture("coffee", (SIZE, SIZE)), "query")
+    show_image(axes[0], picture("coffee", (SIZE, SIZE)), say("query", "查询"))
     for panel, weights, title in zip(axes[1:], maps(), ("R = 1", "R = 2", "N × N"), strict=True):
         show_weights(panel, weights.sqrt(), title)
     for panel in axes:

@@ -4,7 +4,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from figures.style import new_figure, picture, show_image, show_weights
+from figures.style import Say, english, new_figure, picture, show_image, show_weights
 from snippets.attention_domain.spatial.disentangled_non_local import DisentangledNonLocal
 from snippets.attention_domain.spatial.non_local import NonLocalBlock
 
@@ -12,7 +12,6 @@ SIZE = 64
 QUERIES = ((52, 52), (47, 24))  # row and column: saucer, shadow
 SHARPNESS = 50.0
 CENTRED = 0.8  # part of the mean colour taken away beforehand
-TITLES = ("query", "non-local", "pairwise", "unary", "DNL")
 
 
 def features(image: Tensor) -> Tensor:
@@ -41,11 +40,18 @@ def disentangled(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """Rows: queries. Columns: the picture, the non-local weights, both terms, their sum."""
     image = picture("coffee", (SIZE, SIZE))
     x = features(image)
     whole, (pairwise, unary) = non_local(x), disentangled(x)
+    titles = (
+        say("query", "查询"),
+        say("non-local", "非局部"),
+        say("pairwise", "成对项"),
+        say("unary", "一元项"),
+        "DNL",
+    )
     drawn, axes = new_figure(2, 5, height=2.75)
     for row, (i, j) in enumerate(QUERIES):
         query = i * SIZE + j
@@ -54,6 +60,6 @@ def figure() -> Figure:
         maps = (whole[query], pairwise[query], unary, pairwise[query] + unary)
         for panel, weights in zip(axes[5 * row + 1 : 5 * row + 5], maps, strict=True):
             show_weights(panel, weights.view(SIZE, SIZE))
-        for panel, title in zip(axes[5 * row : 5 * row + 5], TITLES, strict=True):
+        for panel, title in zip(axes[5 * row : 5 * row + 5], titles, strict=True):
             panel.set_title(title if row == 0 else "")
     return drawn

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from figures.style import new_figure, picture, show_image, show_weights
+from figures.style import Say, english, new_figure, picture, show_image, show_weights
 from snippets.attention_domain.spatial.em_attention import EMAUnit
 
 SIZE = 64
@@ -51,7 +51,7 @@ def fits() -> list[tuple[Tensor, float]]:
     return found
 
 
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """The picture, and right of it the weights of each basis, one row per number of steps."""
     drawn, axes = new_figure(len(STEPS), BASES + 1, height=3.9)
     for row, (weights, _) in enumerate(fits()):

@@ -4,7 +4,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from figures.style import new_figure, picture, show_image
+from figures.style import Say, english, new_figure, picture, show_image
 from snippets.attention_domain.spatial.gather_excite import GatherExcite
 
 SIZE = (64, 64)
@@ -19,18 +19,19 @@ def channel() -> Tensor:
 
 
 @torch.no_grad()
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """First row: the channel, and its gates for each extent. Second row: their product."""
     x = channel()
     most = x.abs().max().item()
     drawn, axes = new_figure(2, 5, height=2.9)
-    show_image(axes[0], x, "channel", vmin=-most, vmax=most)
+    show_image(axes[0], x, say("channel", "通道"), vmin=-most, vmax=most)
     axes[5].set_axis_off()
     for column, extent in enumerate(EXTENTS, start=1):
         block = GatherExcite(1, "theta_minus", extent)
         gated = block(x)
-        title = "global" if extent is None else f"e = {extent}"
+        title = say("global", "全局") if extent is None else f"e = {extent}"
         show_image(axes[column], gated / x, title, cmap="magma", vmin=0, vmax=1)
         show_image(axes[5 + column], gated, vmin=-most, vmax=most)
-    axes[5].text(0.98, 0.5, "after\nthe gate", ha="right", va="center", transform=axes[5].transAxes)
+    after = say("after\nthe gate", "门控\n之后")
+    axes[5].text(0.98, 0.5, after, ha="right", va="center", transform=axes[5].transAxes)
     return drawn

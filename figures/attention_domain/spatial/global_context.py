@@ -4,7 +4,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from figures.style import new_figure, picture, show_image, show_weights
+from figures.style import Say, english, new_figure, picture, show_image, show_weights
 from snippets.attention_domain.spatial.global_context import GlobalContext
 from snippets.attention_domain.spatial.non_local import NonLocalBlock
 
@@ -43,14 +43,14 @@ def context_weights(x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """Rows: two queries. Columns: the picture, non-local weights at two strengths, the global context."""
     image = picture("chelsea", (SIZE, SIZE))
     x = features(image)
     drawn, axes = new_figure(2, 4, height=3.4)
     for row, (i, j) in enumerate(QUERIES):
         maps = [non_local(strength).attention(x)[0, i * SIZE + j] for strength in STRENGTHS]
-        show_image(axes[4 * row], image, "query" if row == 0 else "")
+        show_image(axes[4 * row], image, say("query", "查询") if row == 0 else "")
         for column, weights in enumerate((*maps, context_weights(x)), start=1):
             titles = (*(f"NL, θ × {strength:g}" for strength in STRENGTHS), "GC")
             show_weights(axes[4 * row + column], weights.view(SIZE, SIZE))

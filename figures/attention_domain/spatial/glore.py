@@ -4,7 +4,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from figures.style import WEIGHT_MAP, new_figure, picture, show_image
+from figures.style import WEIGHT_MAP, Say, english, new_figure, picture, show_image
 from snippets.attention_domain.spatial.glore import GloReUnit
 
 SIZE = (96, 84)
@@ -45,18 +45,20 @@ def added(x: Tensor, edge: float) -> Tensor:
 
 
 @torch.no_grad()
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """Rows: a picture, then without its red. Columns: picture, two nodes, added without and with edge."""
     full = picture("astronaut", SIZE)
+    names = [f"{say('node', '节点')} {number}" for number in (1, 2)]
+    edges = say("no edge", "没有边"), say("edge 1 → 2", "边 1 → 2")
     drawn, axes = new_figure(2, 5, height=2.9)
     most = added(features(full), EDGE).max().item()
     for row, image in enumerate((full, without_red(full))):
         x = features(image)
         nodes = unit(EDGE).attention(x)[0].view(2, *SIZE)
         panels = axes[5 * row : 5 * row + 5]
-        show_image(panels[0], image, "picture" if row == 0 else "")
-        for panel, weights, title in zip(panels[1:3], nodes, ("node 1", "node 2"), strict=True):
+        show_image(panels[0], image, say("picture", "图像") if row == 0 else "")
+        for panel, weights, title in zip(panels[1:3], nodes, names, strict=True):
             show_image(panel, weights, title if row == 0 else "", cmap=WEIGHT_MAP, vmin=0, vmax=0.8)
-        for panel, edge, title in zip(panels[3:], (0.0, EDGE), ("no edge", "edge 1 → 2"), strict=True):
+        for panel, edge, title in zip(panels[3:], (0.0, EDGE), edges, strict=True):
             show_image(panel, added(x, edge), title if row == 0 else "", cmap=WEIGHT_MAP, vmin=0, vmax=most)
     return drawn

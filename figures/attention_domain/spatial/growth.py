@@ -8,33 +8,42 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from figures.style import COLORS, new_figure
+from figures.style import COLORS, Say, english, new_figure
 
-NAMES = {  # by colour: all pairs; a detour through fewer; no pairs; more for each pair
-    COLORS[0]: {
-        "non_local": "non-local",
-        "self_attention_2d": "SAGAN",
-        "disentangled_non_local": "DNL",
-    },
-    COLORS[1]: {
-        "criss_cross": "criss-cross × 2",
-        "asymmetric_non_local": "APNB",
-        "em_attention": "EMA",
-        "hamburger": "Hamburger",
-        "glore": "GloRe",
-    },
-    COLORS[2]: {
-        "global_context": "GCNet",
-        "gather_excite": "GENet",
-        "multi_granularity": "MGD",
-    },
-    COLORS[3]: {
-        "attention_factors": "E1–E4",
-        "psanet": "PSANet",
-        "augmented_convolution": "AAConv",
-    },
-}
 PANELS = {"milliseconds": "ms", "bytes": "MB"}
+
+
+def names(say: Say) -> dict[str, tuple[str, str]]:
+    """Name and colour of each block: all pairs; a detour through fewer; no pairs; more for each pair."""
+    groups = (
+        {
+            "non_local": say("non-local", "非局部"),
+            "self_attention_2d": "SAGAN",
+            "disentangled_non_local": "DNL",
+        },
+        {
+            "criss_cross": say("criss-cross × 2", "十字交叉 × 2"),
+            "asymmetric_non_local": "APNB",
+            "em_attention": "EMA",
+            "hamburger": "Hamburger",
+            "glore": "GloRe",
+        },
+        {
+            "global_context": "GCNet",
+            "gather_excite": "GENet",
+            "multi_granularity": "MGD",
+        },
+        {
+            "attention_factors": "E1–E4",
+            "psanet": "PSANet",
+            "augmented_convolution": "AAConv",
+        },
+    )
+    return {
+        slug: (name, color)
+        for group, color in zip(groups, COLORS, strict=False)
+        for slug, name in group.items()
+    }
 
 
 def spread(heights: list[float], gap: float) -> list[float]:
@@ -46,18 +55,18 @@ def spread(heights: list[float], gap: float) -> list[float]:
     return list(moved - (moved - heights).mean())
 
 
-def draw(axes: Axes, kind: str, blocks: dict[str, dict[str, list[float]]]) -> None:
+def draw(axes: Axes, kind: str, blocks: dict[str, dict[str, list[float]]], say: Say) -> None:
     """One line for each block, its name where it ends."""
-    names = {slug: (name, color) for color, group in NAMES.items() for slug, name in group.items()}
+    named = names(say)
     unit = 1e-6 if kind == "bytes" else 1.0
     lines = {slug: (block["positions"], unit * np.array(block[kind])) for slug, block in blocks.items()}
     for slug, (x, y) in lines.items():
-        axes.loglog(x, y, "o-", base=10, color=names[slug][1], linewidth=1.5, markersize=3.5)
+        axes.loglog(x, y, "o-", base=10, color=named[slug][1], linewidth=1.5, markersize=3.5)
     low, high = np.log10(axes.get_ylim())
     right = max(x[-1] for x, _ in lines.values())
     places = spread([np.log10(y[-1]) for _, y in lines.values()], gap=(high - low) / 16)
     for (slug, (x, y)), place in zip(lines.items(), places, strict=True):
-        name, color = names[slug]
+        name, color = named[slug]
         axes.plot([x[-1], 1.35 * right], [y[-1], 10**place], color=color, linewidth=0.6, alpha=0.7)
         axes.text(1.45 * right, 10**place, name, color=color, va="center", size=9.5)
     axes.set(xlim=(200, 6 * right), ylabel=PANELS[kind])
@@ -66,11 +75,11 @@ def draw(axes: Axes, kind: str, blocks: dict[str, dict[str, list[float]]]) -> No
     axes.minorticks_off()
 
 
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """Above time, below memory; both axes are logarithmic."""
     measured = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
     drawn, axes = new_figure(2, 1, height=7.6, sharex=True)
     for panel, kind in zip(axes, PANELS, strict=True):
-        draw(panel, kind, measured["blocks"])
+        draw(panel, kind, measured["blocks"], say)
     axes[1].set_xlabel("N = H W")
     return drawn

@@ -1,11 +1,13 @@
 """NMF of a photograph's colours: patterns from two drawings, and what rounds do to error and gradient."""
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from figures.style import COLORS, new_figure, picture, show_image, show_weights
+from figures.style import COLORS, Say, english, new_figure, picture, show_image, show_weights
 from snippets.attention_domain.spatial.hamburger import NMF
 
 SIZE = (80, 72)
@@ -28,17 +30,26 @@ def ham(seed: int, steps: int, one_step: bool = True) -> NMF:
         return NMF(27, RANK, steps, one_step)
 
 
-def error(x: Tensor, seed: int, steps: int) -> float:
+@cache
+def features() -> Tensor:
+    """What is decomposed: (1, 27, N)."""
+    return colours(picture("astronaut", SIZE))
+
+
+@cache
+def error(seed: int, steps: int) -> float:
     """What the approximation leaves out, as a share of x."""
+    x = features()
     bases, codes = ham(seed, steps)(x)
     return ((x - bases @ codes.mT).norm() / x.norm()).item()
 
 
-def agreement(x: Tensor, seed: int, steps: int) -> float:
+@cache
+def agreement(seed: int, steps: int) -> float:
     """Cosine of the one-step gradient with the full one, for a random combination of the outputs."""
     gradients = []
     for one_step in (True, False):
-        z = x.clone().requires_grad_()
+        z = features().clone().requires_grad_()
         bases, codes = ham(seed, steps, one_step)(z)
         y = bases @ codes.mT
         cotangent = torch.randn(y.shape, generator=torch.Generator().manual_seed(0))
@@ -46,27 +57,29 @@ def agreement(x: Tensor, seed: int, steps: int) -> float:
     return torch.cosine_similarity(gradients[0], gradients[1], dim=0).item()
 
 
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """Rows: codes from two drawings; error and agreement of the gradients by number of rounds."""
     image = picture("astronaut", SIZE)
-    x = colours(image)
     drawn, axes = new_figure(3, 5, height=4.7, height_ratios=(1, 1, 1.05))
     for seed in (0, 1):
         panels = axes[5 * seed : 5 * seed + 5]
         show_image(panels[0], image)
-        panels[0].set_ylabel(f"drawing {seed + 1}", color=COLORS[seed])
-        bases, codes = ham(seed, steps=6)(x)
+        panels[0].set_ylabel(f"{say('drawing', '抽取')} {seed + 1}", color=COLORS[seed])
+        bases, codes = ham(seed, steps=6)(features())
         amounts = (codes * bases.norm(dim=1, keepdim=True)).detach()  # as if each pattern had length one
         for r, panel in enumerate(panels[1:]):
-            title = f"pattern {r + 1}" if seed == 0 else ""
+            title = f"{say('pattern', '模式')} {r + 1}" if seed == 0 else ""
             show_weights(panel, amounts[0, :, r].view(SIZE), title)
     for panel in axes[10:]:
         panel.remove()
     below = axes[0].get_gridspec()[2, :].subgridspec(1, 2)
-    for cell, measure, label in ((below[0], error, "error"), (below[1], agreement, "cosine")):
+    for cell, measure, label in (
+        (below[0], error, say("error", "误差")),
+        (below[1], agreement, say("cosine", "余弦")),
+    ):
         panel = drawn.add_subplot(cell)
         for seed, style in ((0, "o-"), (1, "s--")):
-            panel.semilogx(ROUNDS, [measure(x, seed, steps) for steps in ROUNDS], style, base=2)
+            panel.semilogx(ROUNDS, [measure(seed, steps) for steps in ROUNDS], style, base=2)
         panel.set_xticks(ROUNDS, [str(steps) for steps in ROUNDS])
         panel.minorticks_off()
         panel.set_xlabel("K")

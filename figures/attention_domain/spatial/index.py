@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from figures.attention_domain.spatial import attention_factors
 from figures.attention_domain.spatial.criss_cross import dense
-from figures.style import new_figure, picture, show_image, show_weights
+from figures.style import Say, english, new_figure, picture, show_image, show_weights
 from snippets.attention_domain.spatial.asymmetric_non_local import APNB, pyramid
 from snippets.attention_domain.spatial.augmented_convolution import AugmentedConv2d
 from snippets.attention_domain.spatial.criss_cross import CrissCrossAttention
@@ -160,13 +160,13 @@ def glimpse(image: Tensor, size: int = 6, scales: int = 3) -> Tensor:
 
 
 @torch.no_grad()
-def maps(image: Tensor) -> dict[str, tuple[Tensor, str]]:
+def maps(image: Tensor, say: Say) -> dict[str, tuple[Tensor, str]]:
     """Weights of the N positions by title, and what they are: of a query, of nobody, or no shares at all."""
     x = colours(image)
     return {
-        "non-local": (non_local(x), "query"),
-        "criss-cross": (criss_cross(x, 1), "query"),
-        "criss-cross × 2": (criss_cross(x, 2), "query"),
+        say("non-local", "非局部"): (non_local(x), "query"),
+        say("criss-cross", "十字交叉"): (criss_cross(x, 1), "query"),
+        say("criss-cross × 2", "十字交叉 × 2"): (criss_cross(x, 2), "query"),
         "APNB": (anchors(x), "query"),
         "EMA": (bases(x), "query"),
         "GCNet": (global_context(x), "nobody"),
@@ -181,19 +181,20 @@ def maps(image: Tensor) -> dict[str, tuple[Tensor, str]]:
     }
 
 
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """The picture, the square roots of all weights, a glimpse; below, what is shared with non-local."""
     image = picture("coffee", SIZE)
-    found = maps(image)
+    found = maps(image, say)
+    (compared, _), *_ = found.values()
     drawn, axes = new_figure(4, 4, height=6.0)
     drawn.get_layout_engine().set(h_pad=0.09)
     whole = (-0.5, SIZE[1] - 0.5, SIZE[0] - 0.5, -0.5)
-    show_image(axes[0], picture("coffee", (4 * SIZE[0], 4 * SIZE[1])), "query", extent=whole)
+    show_image(axes[0], picture("coffee", (4 * SIZE[0], 4 * SIZE[1])), say("query", "查询"), extent=whole)
     show_image(axes[-1], glimpse(image), "RAM")
     for panel, (title, (weights, kind)) in zip(axes[1:-1], found.items(), strict=True):
         show_weights(panel, weights.view(SIZE).sqrt(), title)
         if kind != "gates":
-            shared = torch.minimum(weights, found["non-local"][0]).sum()
+            shared = torch.minimum(weights, compared).sum()
             panel.set_xlabel(f"{shared:.2f}", labelpad=2)
     for panel, kind in zip(axes, ["query", *(kind for _, kind in found.values()), "query"], strict=True):
         if kind == "query":

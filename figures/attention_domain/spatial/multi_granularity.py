@@ -8,7 +8,7 @@ from skimage import data
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from figures.style import COLORS, new_figure, show_image, show_weights
+from figures.style import COLORS, Say, english, new_figure, show_image, show_weights
 from snippets.attention_domain.spatial.multi_granularity import Grain, MultipleGranularity
 
 SPECIES = (2, 4, 5, 9, 3, 6, 7, 8)  # one digit for each species; the first four belong to family 0
@@ -62,7 +62,7 @@ def fit(grain: Grain, x: Tensor, labels: Tensor) -> None:
     grain.classifier.bias.copy_(solution[-1])
 
 
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """Columns: unseen pictures. Rows: picture with both regions, energy of the families, of the species."""
     torch.manual_seed(0)
     found = load_digits()
@@ -93,7 +93,7 @@ def figure() -> Figure:
         for panel, energy in zip(maps, energies, strict=True):
             show_weights(panel, energy[column])
     for panel, label, colour in zip(
-        axes[::COLUMNS], ("x", "family", "species"), ("black", *COLORS), strict=False
+        axes[::COLUMNS], ("x", say("family", "科"), say("species", "种")), ("black", *COLORS), strict=False
     ):
         panel.set_ylabel(label, color=colour)
     return drawn

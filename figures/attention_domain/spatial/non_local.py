@@ -5,17 +5,11 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from figures.style import new_figure, picture, show_image, show_weights
+from figures.style import Say, english, new_figure, picture, show_image, show_weights
 from snippets.attention_domain.spatial.non_local import NonLocalBlock
 
 SIZE = 64
 QUERIES = ((42, 18), (50, 50))  # row and column: orange suit, black helmet
-TITLES = {
-    "gaussian": "Gaussian",
-    "embedded_gaussian": "embedded",
-    "dot_product": "dot product",
-    "concatenation": "concat.",
-}
 SIGNED = "berlin"  # blue, black at zero, red
 
 
@@ -42,15 +36,21 @@ def block(mode: str) -> NonLocalBlock:
 
 
 @torch.no_grad()
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """Rows: queries. Columns: the picture, then the weights of each pairwise function."""
+    titles = {
+        "gaussian": say("Gaussian", "高斯"),
+        "embedded_gaussian": say("embedded", "嵌入高斯"),
+        "dot_product": say("dot product", "点积"),
+        "concatenation": say("concat.", "拼接"),
+    }
     image = picture("astronaut", (SIZE, SIZE))
     x = features(image)
     drawn, axes = new_figure(2, 5, height=2.9)
     for row, (i, j) in enumerate(QUERIES):
-        show_image(axes[5 * row], image, "query" if row == 0 else "")
+        show_image(axes[5 * row], image, say("query", "查询") if row == 0 else "")
         axes[5 * row].plot(j, i, "o", ms=10, mfc="none", mec="white", mew=2.5)
-    for column, (mode, title) in enumerate(TITLES.items(), start=1):
+    for column, (mode, title) in enumerate(titles.items(), start=1):
         weights = block(mode).attention(x)[0].view(SIZE, SIZE, SIZE, SIZE)
         for row, (i, j) in enumerate(QUERIES):
             panel, seen = axes[5 * row + column], weights[i, j]

@@ -5,14 +5,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
-from figures.style import new_figure, picture, show_image, show_weights
+from figures.style import Say, english, new_figure, picture, show_image, show_weights
 from snippets.attention_domain.spatial.psanet import PointwiseSpatialAttention
 
 SIZE = (40, 40)
 POSITIONS = ((30, 7), (10, 25))  # row and column: red sleeve, bright wall
 OFFSETS = ((-16.0, 8.0), (6.0, -12.0))  # where red positions look, and where all others look
 STRENGTH, WIDTH = 8.0, 8.0
-TITLES = ("position", "predicted", "collect", "distribute")
 
 
 def redness(image: Tensor) -> Tensor:
@@ -41,11 +40,17 @@ def block() -> PointwiseSpatialAttention:
 
 
 @torch.no_grad()
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """Rows: positions. Columns: the picture, the predicted scores with the part kept, and both weights."""
     image = picture("astronaut", SIZE)
     x, made = redness(image), block()
     (H, W), (predicted, weights) = SIZE, (made.predict(made.reduce(x))[0], made.attention(x)[0])
+    titles = (
+        say("position", "位置"),
+        say("predicted", "预测"),
+        say("collect", "收集"),
+        say("distribute", "分发"),
+    )
     drawn, axes = new_figure(2, 4, height=3.3)
     for row, (i, j) in enumerate(POSITIONS):
         panels = axes[4 * row : 4 * row + 4]
@@ -58,6 +63,6 @@ def figure() -> Figure:
             show_weights(panels[2 + direction], weights[direction, i * W + j].view(H, W))
         for panel in (panels[0], panels[2], panels[3]):
             panel.plot(j, i, "o", ms=9, mfc="none", mec="white", mew=2)
-        for panel, title in zip(panels, TITLES, strict=True):
+        for panel, title in zip(panels, titles, strict=True):
             panel.set_title(title if row == 0 else "")
     return drawn

@@ -8,6 +8,7 @@ kinds; only the model and the origin of the locations differ.
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from figures.scores import Score, check, show_scores
-from figures.style import COLORS, new_figure, show_image
+from figures.style import COLORS, Say, english, new_figure, show_image
 from snippets.attention_domain.spatial.ram import RAM, Episode, hybrid_loss, look
 
 CANVAS, SIZE, GLIMPSES, SEEDS = 16, 8, 3, 3
@@ -75,16 +76,30 @@ def finder() -> Finder:
     return model
 
 
-RAM_KIND, FINDER_KIND = "RAM", "where, then what"
+LEARNED = "RAM", "finder"  # kinds whose locations are their own
 KINDS = {
-    RAM_KIND: Kind(ram),
-    "RAM, fixed scan": Kind(ram, lambda n: torch.tensor(SCAN).expand(n, -1, -1)),
-    "RAM, centre": Kind(ram, lambda n: torch.zeros(n, GLIMPSES, 2)),
-    "RAM, random": Kind(ram, lambda n: 2 * torch.rand(n, GLIMPSES, 2) - 1),
-    FINDER_KIND: Kind(finder),
-    "one patch, centre": Kind(finder, lambda n: torch.zeros(n, 1, 2)),
-    "one patch, random": Kind(finder, lambda n: 2 * torch.rand(n, 1, 2) - 1),
+    "RAM": Kind(ram),
+    "RAM scan": Kind(ram, lambda n: torch.tensor(SCAN).expand(n, -1, -1)),
+    "RAM centre": Kind(ram, lambda n: torch.zeros(n, GLIMPSES, 2)),
+    "RAM random": Kind(ram, lambda n: 2 * torch.rand(n, GLIMPSES, 2) - 1),
+    "finder": Kind(finder),
+    "finder centre": Kind(finder, lambda n: torch.zeros(n, 1, 2)),
+    "finder random": Kind(finder, lambda n: 2 * torch.rand(n, 1, 2) - 1),
 }
+
+
+def names(say: Say) -> dict[str, str]:
+    """What each kind is called in the figure."""
+    called = (
+        "RAM",
+        say("RAM, fixed scan", "RAM，固定扫描"),
+        say("RAM, centre", "RAM，正中"),
+        say("RAM, random", "RAM，随机"),
+        say("where, then what", "先看哪里，再看什么"),
+        say("one patch, centre", "一块，正中"),
+        say("one patch, random", "一块，随机"),
+    )
+    return dict(zip(KINDS, called, strict=True))
 
 
 class Training(nn.Module):
@@ -182,8 +197,8 @@ def pixels_off(episode: Episode, centre: Tensor) -> Tensor:
 def claims(scores: dict[str, Score]) -> dict[str, bool]:
     """What the page says about the numbers, and whether it holds."""
     ram, scan, middle, anywhere = (scores[name] for name in list(KINDS)[:4])
-    best = scores[FINDER_KIND]
-    others = [found for name, found in scores.items() if name != FINDER_KIND]
+    best = scores["finder"]
+    others = [found for name, found in scores.items() if name != "finder"]
     return {
         "RAM does not beat the fixed scan": bool(ram.accuracy.mean() < scan.accuracy.mean()),
         "random locations are worse": bool(anywhere.accuracy.mean() < ram.accuracy.mean() - 0.1),
@@ -208,31 +223,42 @@ def show_looks(axes: Axes, x: Tensor, locations: Tensor, title: str) -> None:
     axes.set_ylim(CANVAS + SIZE / 2 - 0.5, -SIZE / 2 - 0.5)
 
 
-def show_cloud(axes: Axes, off: Tensor) -> None:
+def show_cloud(axes: Axes, off: Tensor, title: str) -> None:
     """Dots for last looks, around a frame for the digit."""
     axes.add_patch(Rectangle((-SIZE / 2, -SIZE / 2), SIZE, SIZE, fill=False, color=COLORS[5]))
     axes.plot(*off[:120].T.tolist(), ".", color=COLORS[1], markersize=4)
-    axes.set_title("last look")
+    axes.set_title(title)
     axes.set_xlim(-12, 12)
     axes.set_ylim(12, -12)
     axes.set_aspect("equal")
     axes.axis("off")
 
 
-def figure() -> Figure:
-    """Train all kinds; draw where the two that learn to look do look, and how well all read."""
-    trained = {name: train(kind) for name, kind in KINDS.items()}
-    scores = {name: score(models, KINDS[name]) for name, models in trained.items()}
+@cache
+def trained() -> tuple[dict[str, Score], dict[str, tuple[Tensor, ...]]]:
+    """Scores of all kinds; of those that learn where: one picture, looks at it, all last looks off by."""
+    models = {name: train(kind) for name, kind in KINDS.items()}
+    scores = {name: score(models[name], kind) for name, kind in KINDS.items()}
     check(claims(scores), scores)
+    looks: dict[str, tuple[Tensor, ...]] = {}
+    for name in LEARNED:
+        episode, x, _, centre = look_around(models[name][0], KINDS[name])
+        looks[name] = x[SHOWN], episode.locations[SHOWN], pixels_off(episode, centre)
+    return scores, looks
+
+
+def figure(say: Say = english) -> Figure:
+    """Draw where the two that learn to look do look, and how well all read."""
+    (scores, looks), called = trained(), names(say)
     drawing, _ = new_figure(height=4.9)
     drawing.clear()
     above, below = drawing.subfigures(2, 1, height_ratios=(1, 1.8))
     axes = above.subplots(1, 4)
-    for name, (picture, cloud) in ((RAM_KIND, axes[:2]), (FINDER_KIND, axes[2:])):
-        episode, x, _, centre = look_around(trained[name][0], KINDS[name])
-        show_looks(picture, x[SHOWN], episode.locations[SHOWN], name)
-        show_cloud(cloud, pixels_off(episode, centre))
-    show_scores(below.subplots(), scores, learned=[RAM_KIND, FINDER_KIND])
+    for (name, (x, locations, off)), picture, cloud in zip(looks.items(), axes[::2], axes[1::2], strict=True):
+        show_looks(picture, x, locations, called[name])
+        show_cloud(cloud, off, say("last look", "最后一眼"))
+    learned = [called[name] for name in LEARNED]
+    show_scores(below.subplots(), {called[name]: found for name, found in scores.items()}, learned, say)
     return drawing
 
 

@@ -4,7 +4,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from figures.style import new_figure, picture, show_image, show_weights
+from figures.style import Say, english, new_figure, picture, show_image, show_weights
 from snippets.attention_domain.spatial.self_attention_2d import SelfAttention2d
 
 SIZE = 96
@@ -47,7 +47,7 @@ def block() -> SelfAttention2d:
 
 
 @torch.no_grad()
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """Rows: the picture, the same in another order. Columns: the picture, the weights of two queries."""
     image = picture("coffee", (SIZE, SIZE))
     x = features(image)

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from figures.style import new_figure, picture, show_image, show_weights
+from figures.style import Say, english, new_figure, picture, show_image, show_weights
 from snippets.attention_domain.spatial_temporal.sta import STA
 
 HEIGHT, WIDTH, REGIONS = 96, 48, 4
@@ -44,17 +44,17 @@ def distances(clean: Tensor, seen: Tensor) -> Tensor:
     return (descriptors - true[:, None]).norm(dim=-1) / true.norm()
 
 
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """Rows: occluders. Columns: the four frames, and the score matrix."""
     _, seen = clips()
     scores = STA(REGIONS).attention(features(seen)).mT  # (2, K, T)
     drawn, axes = new_figure(2, 5, height=4.4, width_ratios=(1, 1, 1, 1, 2))
-    for row, label in enumerate(("grey bar", "bricks")):
+    for row, label in enumerate((say("grey bar", "灰色横条"), say("bricks", "砖墙"))):
         for frame, panel in enumerate(axes[5 * row : 5 * row + 4]):
             show_image(panel, seen[row, frame], f"$t$ = {frame + 1}" if row == 0 else "", vmin=0, vmax=1)
         axes[5 * row].set_ylabel(label)
         panel = axes[5 * row + 4]
-        show_weights(panel, scores[row], "scores" if row == 0 else "")
+        show_weights(panel, scores[row], say("scores", "分数") if row == 0 else "")
         panel.set_xticks(range(4), ["1", "2", "3", "4"])
         panel.tick_params(length=0)
         for frame, stripe in enumerate(HIDDEN):

@@ -6,11 +6,12 @@ from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from figures.style import new_figure, show_image, show_weights
+from figures.style import Say, english, new_figure, show_image, show_weights
 from snippets.attention_domain.temporal.global_local import GLTR
 
 CLIP = (3, 3, 8, 8, 8, 3, 3, 8, 8, 8, 3, 3)
 FRAME = 6
+DILATIONS = (1, 2, 4)
 
 
 def digits() -> tuple[Tensor, Tensor]:
@@ -44,19 +45,19 @@ def module(difference: Tensor) -> GLTR:
 
 
 @torch.no_grad()
-def rows() -> dict[str, Tensor]:
+def rows() -> list[Tensor]:
     """How much frame FRAME reads of each frame: through each convolution, and by self-attention."""
     x, difference = digits()
     gltr = module(difference)
-    read = {}
-    for branch, dilation in zip(gltr.pyramid, (1, 2, 4), strict=True):
+    read = []
+    for branch in gltr.pyramid:
         jacobian = torch.func.jacrev(lambda v, run=branch: run(v.mT)[0, :, FRAME])(x)  # (64, 1, 12, 64)
         weight = jacobian.abs().sum((0, 1, 3))
-        read[f"dilation {dilation}"] = weight / weight.sum()
-    return read | {"attention": gltr.attention(x)[0, FRAME]}
+        read.append(weight / weight.sum())
+    return [*read, gltr.attention(x)[0, FRAME]]
 
 
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """The clip, and below it one strip of weights for each of the four ways in which frame t reads it."""
     x, _ = digits()
     drawn, axes = new_figure(5, 1, height=3.0, height_ratios=(1.1, 1, 1, 1, 1))
@@ -64,7 +65,9 @@ def figure() -> Figure:
     show_image(axes[0], strip, aspect="auto")
     axes[0].set_xticks([10 * frame + 4.5 for frame in range(len(CLIP))], CLIP)
     axes[0].tick_params(length=0, labeltop=True, labelbottom=False)
-    for panel, (name, weights) in zip(axes[1:], rows().items(), strict=True):
+    names = [f"{say('dilation', '膨胀率')} {dilation}" for dilation in DILATIONS]
+    names.append(say("attention", "注意力"))
+    for panel, name, weights in zip(axes[1:], names, rows(), strict=True):
         show_weights(panel, weights.expand(2, -1))
         panel.set_aspect("auto")
         panel.set_yticks([0.5], [name])

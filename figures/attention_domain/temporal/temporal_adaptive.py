@@ -4,7 +4,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from figures.style import COLORS, new_figure, picture, show_image
+from figures.style import COLORS, Say, english, new_figure, picture, show_image
 from snippets.attention_domain.temporal.temporal_adaptive import TAM
 
 SIZE, FRAMES, SHOWN, STEP, NOISE = 72, 8, 4, 6, 0.1
@@ -39,21 +39,21 @@ def module() -> TAM:
 
 
 @torch.no_grad()
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """Rows: clips. Columns: a frame, the plain mean of three, the kernel, the output frame."""
     clean, noisy = clips()
     tam = module()
     kernels, outputs = tam.kernel(noisy)[:, 0], tam(noisy)
     means = noisy.unfold(2, 3, 1).mean(-1)
     drawn, axes = new_figure(2, 4, height=3.5)
-    for row, label in enumerate(("still", "moving")):
+    for row, label in enumerate((say("still", "静止"), say("moving", "移动"))):
         frames = (noisy[row, 0, SHOWN], means[row, 0, SHOWN - 1], outputs[row, 0, SHOWN])
-        titles = ("frame $t$", "mean of three", "TAM")
+        titles = (say("frame $t$", "第 t 帧"), say("mean of three", "三帧平均"), "TAM")
         for column, frame, title in zip((0, 1, 3), frames, titles, strict=True):
             panel = axes[4 * row + column]
             show_image(panel, frame, title if row == 0 else "", vmin=0, vmax=1)
             error = (frame - clean[row, 0, SHOWN]).square().mean().sqrt()
-            panel.set_xlabel(f"error {error:.3f}")
+            panel.set_xlabel(f"{say('error', '误差')} {error:.3f}")
         axes[4 * row].set_ylabel(label)
         bars = axes[4 * row + 2]
         bars.bar(("$t-1$", "$t$", "$t+1$"), kernels[row], color=COLORS[0])

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from figures.style import COLORS, new_figure, show_image
+from figures.style import COLORS, Say, english, new_figure, show_image
 from snippets.weight_assignment.hard.gumbel import GumbelAttention
 
 SHARPNESS = 8.0  # scores are SHARPNESS times the cosine of two digits
@@ -102,26 +102,27 @@ def show_reads(axes: Axes, task: Task, straight_through: bool) -> None:
     show_image(axes, strip, vmin=0, vmax=1)
 
 
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """Draw what is read above, bias and noise of the gradient below."""
     task = Task()
     drawing, (soft, hard, bias, noise) = new_figure(2, 2, height=4.4, height_ratios=(1, 1.9))
     show_reads(soft, task, False)
-    soft.set_title("soft", color=COLORS[0])
+    soft.set_title(say("soft", "软"), color=COLORS[0])
     show_reads(hard, task, True)
-    hard.set_title("straight-through", color=COLORS[1])
+    hard.set_title(say("straight-through", "直通"), color=COLORS[1])
     for straight_through, color in ((False, COLORS[0]), (True, COLORS[1])):
         found = [task.estimate(temperature, straight_through) for temperature in TEMPERATURES]
         bias.plot(TEMPERATURES, [one.bias for one in found], color=color, marker="o")
         noise.plot(TEMPERATURES, [one.noise for one in found], color=color, marker="o")
-    for axes, name in ((bias, "bias"), (noise, "noise")):
+    for axes, name in ((bias, say("bias", "偏差")), (noise, say("noise", "噪声"))):
         axes.set_xscale("log")
         axes.set_xticks([0.1, 1, 5], ["0.1", "1", "5"])
-        axes.set_xlabel("temperature τ")
+        axes.set_xlabel(say("temperature τ", "温度 τ"))
         axes.set_ylabel(name)
     bias.axhline(0, color=COLORS[2])
     bias.text(5, 0.02, "REINFORCE", color=COLORS[2], ha="right", va="bottom")
-    for baseline, color, name in ((False, COLORS[5], "REINFORCE"), (True, COLORS[2], "with baseline")):
+    with_baseline = say("with baseline", "有基线")
+    for baseline, color, name in ((False, COLORS[5], "REINFORCE"), (True, COLORS[2], with_baseline)):
         level = task.reinforce(baseline)
         noise.axhline(level, color=color)
         noise.text(5, level, name, color=color, ha="right", va="bottom")

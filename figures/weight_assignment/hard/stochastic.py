@@ -1,5 +1,6 @@
 """REINFORCE finds the one cell of nine that holds a digit; a baseline makes it faster."""
 
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -9,7 +10,7 @@ from matplotlib.patches import Rectangle
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from figures.style import COLORS, new_figure, show_image
+from figures.style import COLORS, Say, english, new_figure, show_image
 from snippets.weight_assignment.hard.stochastic import StochasticAttention, reinforce_loss, update_baseline
 
 CELLS = 3
@@ -72,33 +73,49 @@ def train(reader: Reader, puzzle: Puzzle, with_baseline: bool, steps: int = 400)
     return entropy
 
 
-def show_draws(axes: Axes, x: Tensor, reader: Reader, title: str) -> None:
-    """Show a picture of nine cells; the frame of a cell is as thick as its share of DRAWS draws is large."""
-    show_image(axes, x.view(8, 8, CELLS, CELLS).permute(2, 0, 3, 1).reshape(24, 24), title)
-    axes.set_anchor("N")
+def shares(x: Tensor, reader: Reader) -> list[float]:
+    """How large a share of DRAWS draws each of the nine cells gets."""
     many = x.expand(DRAWS, -1, -1, -1)
     counts = reader.attend.sample(many, question(many)).location.bincount(minlength=CELLS * CELLS)
-    for cell, share in enumerate((counts / DRAWS).tolist()):
+    return (counts / DRAWS).tolist()
+
+
+@cache
+def trained() -> tuple[Tensor, tuple[list[float], ...], tuple[list[float], ...]]:
+    """A held-out picture, its shares before and after training; entropies with and without baseline."""
+    puzzle = puzzles()
+    shown = puzzle.x[TRAINING]
+    torch.manual_seed(0)
+    without = train(Reader(), puzzle, with_baseline=False)
+    torch.manual_seed(0)
+    reader = Reader()
+    before = shares(shown, reader)
+    entropy = train(reader, puzzle, with_baseline=True)
+    return shown, (before, shares(shown, reader)), (entropy, without)
+
+
+def show_draws(axes: Axes, x: Tensor, drawn: list[float], title: str) -> None:
+    """Show a picture of nine cells; the frame of a cell is as thick as its share of the draws is large."""
+    show_image(axes, x.view(8, 8, CELLS, CELLS).permute(2, 0, 3, 1).reshape(24, 24), title)
+    axes.set_anchor("N")
+    for cell, share in enumerate(drawn):
         corner = 8 * (cell % CELLS), 8 * (cell // CELLS)
         axes.add_patch(Rectangle(corner, 7, 7, fill=False, edgecolor=COLORS[1], linewidth=6 * share))
 
 
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """Draw a held-out picture with draws before and after training, and the entropy of two trainings."""
-    puzzle = puzzles()
-    drawing, (before, after, curves) = new_figure(1, 3, height=2.3, width_ratios=(1, 1, 1.2))
-    for with_baseline, color in ((False, COLORS[0]), (True, COLORS[1])):
-        torch.manual_seed(0)
-        reader = Reader()
-        if with_baseline:
-            show_draws(before, puzzle.x[TRAINING], reader, "before")
-        curves.plot(train(reader, puzzle, with_baseline), color=color)
-    show_draws(after, puzzle.x[TRAINING], reader, "after")
-    curves.set_xlabel("step")
-    curves.set_ylabel("entropy (nats)")
+    x, (before, after), (with_baseline, without) = trained()
+    drawing, (left, right, curves) = new_figure(1, 3, height=2.3, width_ratios=(1, 1, 1.2))
+    show_draws(left, x, before, say("before", "训练前"))
+    show_draws(right, x, after, say("after", "训练后"))
+    curves.plot(without, color=COLORS[0])
+    curves.plot(with_baseline, color=COLORS[1])
+    curves.set_xlabel(say("step", "步数"))
+    curves.set_ylabel(say("entropy (nats)", "熵（奈特）"))
     curves.set_ylim(0, 2.7)
-    curves.text(145, 1.2, "baseline", color=COLORS[1], ha="right")
-    curves.text(405, 2.4, "no baseline", color=COLORS[0], ha="right")
+    curves.text(145, 1.2, say("baseline", "有基线"), color=COLORS[1], ha="right")
+    curves.text(405, 2.4, say("no baseline", "无基线"), color=COLORS[0], ha="right")
     return drawing
 
 

@@ -4,7 +4,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from figures.style import new_figure, show_weights
+from figures.style import Say, english, new_figure, show_weights
 from snippets.weight_assignment.self_attention.multi_head import MultiHeadAttention
 
 WORDS = ["to", "be", "or", "not", "to", "be"]
@@ -37,16 +37,17 @@ def layer(heads: int) -> MultiHeadAttention:
 
 
 @torch.no_grad()
-def maps() -> dict[str, Tensor]:
+def maps() -> list[Tensor]:
     """Weights (T, T) of head 1 and head 2, and those of one head with the same parameters."""
     first, second = layer(heads=2).attention(sentence())[0]
-    return {"head 1 of 2": first, "head 2 of 2": second, "1 head": layer(heads=1).attention(sentence())[0, 0]}
+    return [first, second, layer(heads=1).attention(sentence())[0, 0]]
 
 
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """Rows: queries. Columns: keys."""
     drawn, axes = new_figure(1, 3, height=2.6)
-    for axis, (title, weights) in zip(axes, maps().items(), strict=True):
+    titles = say("head 1 of 2", "头 1"), say("head 2 of 2", "头 2"), say("1 head", "一个头")
+    for axis, title, weights in zip(axes, titles, maps(), strict=True):
         show_weights(axis, weights, title)
         axis.set_xticks(range(len(WORDS)), WORDS)
     axes[0].set_yticks(range(len(WORDS)), WORDS)

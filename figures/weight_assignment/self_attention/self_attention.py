@@ -1,11 +1,13 @@
 """Two layers learn to name the letter before each letter; the one without positions cannot."""
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from figures.style import new_figure, show_weights
+from figures.style import Say, english, new_figure, show_weights
 from snippets.weight_assignment.self_attention.self_attention import SelfAttention, sinusoidal_positions
 
 WORD = "mississippi"
@@ -39,6 +41,7 @@ def strings(count: int) -> Tensor:
     return torch.randint(len(LETTERS), (count, len(WORD)))
 
 
+@cache
 def train(positions: bool, seed: int, steps: int = 400) -> Reader:
     """Train on fresh random strings, about two seconds."""
     torch.manual_seed(seed)
@@ -68,13 +71,14 @@ def weights(reader: Reader) -> Tensor:
     return reader.layer.attention(reader.tokens(letters))[0]
 
 
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """Rows: letters that ask. Columns: letters that are asked."""
     drawn, axes = new_figure(1, 2, height=3.3)
     for axis, positions in zip(axes, (False, True), strict=True):
         reader = train(positions, seed=0)
-        right = f"{accuracy(reader):.0%} right"
-        show_weights(axis, weights(reader), f"{'with' if positions else 'without'} positions\n{right}")
+        title = say("with positions", "有位置") if positions else say("without positions", "没有位置")
+        right = f"{accuracy(reader):.0%}"
+        show_weights(axis, weights(reader), f"{title}\n" + say(f"{right} right", f"答对 {right}"))
         axis.set_xticks(range(len(WORD)), WORD)
         axis.set_yticks(range(len(WORD)), WORD)
     return drawn

@@ -1,13 +1,14 @@
 """Two readers of reviews, one trained without the penalty and one with it: where their hops look."""
 
 import random
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from figures.style import new_figure, show_weights
+from figures.style import Say, english, new_figure, show_weights
 from snippets.weight_assignment.self_attention.structured import StructuredSelfAttention, penalty
 
 GOOD, BAD = ("good", "lovely", "perfect", "fine"), ("bad", "poor", "awful", "weak")
@@ -65,6 +66,7 @@ class Reader(nn.Module):
         return self.answer((weights @ states).flatten(1)).squeeze(1), weights
 
 
+@cache
 def train(coefficient: float, seed: int, steps: int = 200) -> Reader:
     """Train on 2000 reviews, a few seconds."""
     torch.manual_seed(seed)
@@ -97,14 +99,15 @@ def hops(reader: Reader) -> Tensor:
     return weights[0]
 
 
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """Rows: hops. Columns: words."""
     drawn, axes = new_figure(2, 1, height=4.0)
     for axis, coefficient in zip(axes, (0.0, 1.0), strict=True):
         reader = train(coefficient, seed=0)
         weights = hops(reader)
         cost = penalty(weights[None]).item()
-        show_weights(axis, weights, f"{'with' if coefficient else 'without'} penalty: P = {cost:.1f}")
-        axis.set_yticks(range(HOPS), [f"hop {hop + 1}" for hop in range(HOPS)])
+        title = say("with penalty: ", "加惩罚：") if coefficient else say("without penalty: ", "不加惩罚：")
+        show_weights(axis, weights, f"{title}P = {cost:.1f}")
+        axis.set_yticks(range(HOPS), [say(f"hop {hop + 1}", f"第 {hop + 1} 跳") for hop in range(HOPS)])
     axes[1].set_xticks(range(len(SHOWN.split())), SHOWN.split(), rotation=90)
     return drawn

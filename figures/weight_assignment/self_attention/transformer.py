@@ -1,11 +1,13 @@
 """A small Transformer learns to sort eight numbers; its decoder looks for the next one in the source."""
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from figures.style import new_figure, show_weights
+from figures.style import Say, english, new_figure, show_weights
 from snippets.weight_assignment.self_attention.transformer import Transformer
 
 NUMBERS, LENGTH, WIDTH = 20, 8, 32
@@ -45,6 +47,7 @@ def rows(count: int) -> Tensor:
     return torch.rand(count, NUMBERS).argsort(dim=1)[:, :LENGTH]
 
 
+@cache
 def train(seed: int, steps: int = 500) -> Sorter:
     """Train on fresh rows with teacher forcing, some ten seconds on one core."""
     torch.manual_seed(seed)
@@ -81,16 +84,17 @@ def measure(sorter: Sorter) -> dict[str, float]:
     }
 
 
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """Rows: numbers as they are written. Columns: numbers as they were given."""
     drawn, axes = new_figure(1, 2, height=3.6, sharey=True)
     source = torch.tensor([SHOWN])
     for axis, steps in zip(axes, (0, 500), strict=True):
         sorter = train(seed=0, steps=steps)
-        sorted_rows = f"{measure(sorter)['rows sorted']:.0%} sorted"
-        show_weights(axis, weights(sorter, source)[0], f"{steps} steps\n{sorted_rows}")
+        share = f"{measure(sorter)['rows sorted']:.0%}"
+        title = say(f"{steps} steps\n{share} sorted", f"{steps} 步\n排对 {share}")
+        show_weights(axis, weights(sorter, source)[0], title)
         axis.set_xticks(range(LENGTH), map(str, SHOWN))
         axis.set_yticks(range(LENGTH), map(str, sorted(SHOWN)))
-        axis.set_xlabel("given")
-    axes[0].set_ylabel("written")
+        axis.set_xlabel(say("given", "给出"))
+    axes[0].set_ylabel(say("written", "写出"))
     return drawn

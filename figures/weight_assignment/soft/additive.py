@@ -1,11 +1,13 @@
 """A small translator learns to read backwards: the alignment that additive attention finds by itself."""
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from figures.style import new_figure, show_weights
+from figures.style import Say, english, new_figure, show_weights
 from snippets.weight_assignment.soft.additive import AdditiveAttention
 
 LETTERS = "abcdefghijkl"
@@ -70,6 +72,7 @@ def sentences(number: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     return source, target
 
 
+@cache
 def train(seed: int, state_is_read: bool = False) -> Translator:
     """Train with Adam on STEPS fresh batches of 64."""
     torch.manual_seed(seed)
@@ -115,7 +118,7 @@ def measure(translator: Translator) -> dict[str, float]:
 
 
 @torch.no_grad()
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """Draw rows for letters written, columns for letters read, of a long and a short held-out sentence."""
     source, _ = held_out()
     lengths = (source != PADDING).sum(1)
@@ -130,8 +133,8 @@ def figure() -> Figure:
         show_weights(axis, weight[:length])
         axis.set_xticks(range(LONGEST), [names[i] for i in row])
         axis.set_yticks(range(length), [names[i] for i in written[:length]])
-    axes[0].set_xlabel("read")
-    axes[0].set_ylabel("written")
+    axes[0].set_xlabel(say("read", "读"))
+    axes[0].set_ylabel(say("written", "写出"))
     return drawing
 
 

@@ -1,6 +1,7 @@
 """A relation classifier reads the word that decides, but knows one relation by the absence of the others."""
 
 import random
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -9,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from figures.style import COLORS, new_figure
+from figures.style import COLORS, Say, english, new_figure
 from snippets.weight_assignment.soft.blstm_attention import BLSTMAttention
 
 VERBS = (("caused", "triggered"), ("held", "contained"), ("built", "wrote"), ("entered", "reached"))
@@ -69,6 +70,7 @@ class Classifier(nn.Module):
         return out
 
 
+@cache
 def train(seed: int, steps: int = 200) -> Classifier:
     """Train on 2000 sentences with Adam, about a second."""
     torch.manual_seed(seed)
@@ -93,9 +95,9 @@ def held_out() -> list[Sentence]:
     return [sentence(source) for _ in range(500)]
 
 
-def show_sentence(axes: Axes, shown: Sentence, weights: Tensor) -> None:
+def show_sentence(axes: Axes, shown: Sentence, weights: Tensor, say: Say) -> None:
     """Draw one bar for each token, from top to bottom; the verb in orange, padding named so."""
-    labels = [*shown.words, *["padding"] * (len(weights) - len(shown.words))]
+    labels = [*shown.words, *[say("padding", "填充")] * (len(weights) - len(shown.words))]
     colors = [COLORS[1] if i == shown.verb else COLORS[0] for i in range(len(labels))]
     axes.barh(range(len(labels)), weights.tolist(), color=colors)
     axes.set_yticks(range(len(labels)), labels)
@@ -105,17 +107,17 @@ def show_sentence(axes: Axes, shown: Sentence, weights: Tensor) -> None:
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
-    axes.set_xlabel("weight")
+    axes.set_xlabel(say("weight", "权重"))
 
 
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """Draw the weights over three held-out sentences: the first of a relation and of a length each."""
     wanted = ((2, 13), (1, 10), (3, 7))
     sentences = [next(s for s in held_out() if (s.relation, len(s.words)) == pair) for pair in wanted]
     weights = train(seed=0).attention(*encode(sentences))
     drawing, axes = new_figure(1, 3, height=3.4)
-    for panel, *shown in zip(axes, sentences, weights, strict=True):
-        show_sentence(panel, *shown)
+    for panel, shown, weight in zip(axes, sentences, weights, strict=True):
+        show_sentence(panel, shown, weight, say)
     return drawing
 
 

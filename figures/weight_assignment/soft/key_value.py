@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from figures.style import new_figure
+from figures.style import Say, english, new_figure
 from snippets.weight_assignment.soft.key_value import KeyValueAttention
 
 STORED = 1500  # of 1797 digits; the others ask
@@ -41,16 +41,16 @@ def stretch(vectors: Tensor) -> Tensor:
     return (vectors - low) / (high - low)
 
 
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """Row by row: the upper halves that ask, what each mode reads, and the lower halves to compare with."""
     images, label = digits()
     asked, label = images[STORED:], label[STORED:]
     first = [int((label == kind).nonzero()[0]) for kind in range(KINDS)]
     rows = {
-        "query": asked[:, :HALF],
-        "plain": stretch(ask(None)),
-        "key–value": ask(images[:STORED, HALF:].flatten(1)),
-        "lower half": asked[:, HALF:],
+        say("query", "查询"): asked[:, :HALF],
+        say("plain", "普通"): stretch(ask(None)),
+        say("key–value", "键值对"): ask(images[:STORED, HALF:].flatten(1)),
+        say("lower half", "下半部分"): asked[:, HALF:],
     }
     tiles = torch.stack([halves.view(-1, HALF, 8)[first] for halves in rows.values()])  # (4, KINDS, 4, 8)
     tiles = F.pad(tiles, (1, 0, 1, 0), value=torch.nan)  # (4, KINDS, 5, 9)

@@ -2,13 +2,14 @@
 
 import calendar
 import random
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from figures.style import new_figure, show_weights
+from figures.style import Say, english, new_figure, show_weights
 from snippets.weight_assignment.soft.luong_global import GlobalAttention
 
 MONTHS = list(calendar.month_name)
@@ -94,6 +95,7 @@ def text(pieces: list[tuple[str, str]]) -> str:
     return "".join(piece for piece, _ in pieces)
 
 
+@cache
 def train(seed: int, score: str = "dot") -> Translator:
     """Train with Adam on STEPS fresh batches of 64."""
     torch.manual_seed(seed)
@@ -139,7 +141,7 @@ def measure(translator: Translator) -> dict[str, float]:
     }
 
 
-def figure() -> Figure:
+def figure(say: Say = english) -> Figure:
     """Draw rows for characters written, columns for characters read."""
     shown = "November 21, 2026"
     translator = train(seed=0)
@@ -148,8 +150,8 @@ def figure() -> Figure:
     show_weights(axis, weights[0])
     axis.set_xticks(range(len(shown)), [c.replace(" ", "␣") for c in shown])
     axis.set_yticks(range(len(FIELDS)), [CHARACTERS[c] for c in chosen[0]])
-    axis.set_xlabel("read")
-    axis.set_ylabel("written")
+    axis.set_xlabel(say("read", "读"))
+    axis.set_ylabel(say("written", "写出"))
     return drawing
 
 
