@@ -1,6 +1,7 @@
 """What a mechanism costs: counted on the meta device, and held against the formulas of the catalogue."""
 
-import inspect
+import dataclasses
+import importlib
 from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from types import ModuleType
@@ -12,9 +13,10 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from sitekit import paths
+from sitekit.diagram.names import Names, example_sizes
 from sitekit.errors import BuildError
-from sitekit.results import CostRow
-from snippets.catalogue import Mechanism
+from sitekit.results import CostRow, Results
+from snippets.catalogue import CATALOGUE, Mechanism
 
 Sizes = Mapping[str, int]
 
@@ -24,9 +26,29 @@ SEQUENCES = tuple({"T": length, "S": length, "N": length} for length in (16, 64,
 WIDTH, HEADS = 512, 8  # of D, E, d, d_k, ...
 
 
-def example_sizes(module: ModuleType) -> dict[str, int]:
-    """Return the symbols of a snippet, the keyword arguments of `example`, and their defaults."""
-    return {name: argument.default for name, argument in inspect.signature(module.example).parameters.items()}
+def make(slug: str) -> dict[str, Any]:
+    """Run one mechanism; return its results as plain values.
+
+    Raises:
+        BuildError: as `rows`.
+    """
+    mechanism = CATALOGUE[slug]
+    module = importlib.import_module(mechanism.module)
+    example = example_sizes(module)
+    formulas = {"parameters": mechanism.parameters, "macs": mechanism.macs}
+    measured = rows(mechanism, module)
+    inputs, attention, outputs = _shapes(module, example)
+    found = Results(
+        inputs=inputs,
+        attention=attention,
+        outputs=outputs,
+        parameters_tex=formula_tex(mechanism.parameters, example),
+        macs_tex=formula_tex(mechanism.macs, example),
+        state_tex=tuple(formula_tex(formula, example) for formula in mechanism.state or ()),
+        javascript={kind: formula_javascript(formula, example) for kind, formula in formulas.items()},
+        rows=measured,
+    )
+    return dataclasses.asdict(found)
 
 
 def count(module: ModuleType, sizes: Sizes) -> CostRow:
@@ -95,6 +117,15 @@ def formula_tex(formula: str, symbols: Iterable[str]) -> str:
     return str(sympy.latex(_read(formula, symbols), symbol_names=names))
 
 
+def formula_javascript(formula: str, symbols: Iterable[str]) -> str:
+    """Return a formula of the catalogue as a JavaScript expression.
+
+    >>> formula_javascript("2*C**2/r + Max(C, ceiling(H/2))", "CHr")
+    '2*Math.pow(C, 2)/r + Math.max(C, Math.ceil((1/2)*H))'
+    """
+    return str(sympy.jscode(sympy.sympify(formula, locals={name: sympy.Symbol(name) for name in symbols})))
+
+
 def tensors(value: Any) -> Iterator[Tensor]:
     """Yield the tensors in a tensor or in nested tuples, lists and dictionaries of tensors."""
     if isinstance(value, Tensor):
@@ -104,6 +135,15 @@ def tensors(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, tuple | list):
         for part in value:
             yield from tensors(part)
+
+
+def _shapes(module: ModuleType, example: Sizes) -> tuple[tuple[str, ...], ...]:
+    """Return the shapes of inputs, g(x) and f(g(x), x) in the symbols of the example."""
+    names = Names(dict(example))
+    block, inputs = module.example()
+    with torch.no_grad():
+        groups = (inputs, block.attention(*inputs), block(*inputs))
+    return tuple(tuple(names.shape(tensor.shape) for tensor in tensors(group)) for group in groups)
 
 
 def _table_sizes(example: Sizes) -> list[dict[str, int]]:

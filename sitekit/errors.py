@@ -1,6 +1,7 @@
 """Errors that stop the build and say where in docs/ the cause is."""
 
 import re
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -17,6 +18,24 @@ class BuildError(SuperFencesException, ClickException):  # type: ignore[misc]
     A SuperFencesException, because superfences swallows every other exception that a fence raises;
     a ClickException, because the generator's command line then prints the message and no traceback.
     """
+
+
+def explain(error: BaseException) -> str:
+    """Return one line: file and line of the innermost frame that is ours, and what went wrong."""
+    message = " ".join(str(error).split()) or "no message"
+    if isinstance(error, BuildError):
+        return message
+    if isinstance(error, SyntaxError) and error.filename:
+        frames = [(error.filename, error.lineno)]
+        message = error.msg
+    else:
+        frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    ours = [
+        f"{path.relative_to(paths.ROOT)}:{line}: "
+        for name, line in frames
+        if (path := Path(name)).is_relative_to(paths.ROOT) and "site-packages" not in path.parts
+    ]
+    return f"{ours[-1] if ours else ''}{type(error).__name__}: {message}"
 
 
 def fail(message: str, needle: str) -> NoReturn:

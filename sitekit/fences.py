@@ -22,7 +22,7 @@ from sitekit.parts import neighbours as _neighbours
 from sitekit.parts import onnx as _onnx
 from sitekit.parts import proofs as _proofs
 from sitekit.parts.source import mechanism
-from sitekit.run import results
+from sitekit.store import results
 
 Part = Callable[[str, Language], str]
 Fence = Callable[..., str]
@@ -62,7 +62,7 @@ def figure(source: str, language: Language) -> str:
 @_fence
 def diagram(source: str, language: Language) -> str:
     """The dataflow of the running code."""
-    return _drawing.diagram(results(mechanism(source)), language)
+    return _drawing.diagram(mechanism(source), language)
 
 
 @_fence

@@ -1,15 +1,34 @@
-"""Matplotlib figure to inline SVG."""
+"""The figures, drawn by running figures/PATH.py: matplotlib to inline SVG."""
 
+import importlib
 import io
+import random
+from collections.abc import Callable
 from typing import Any
 
 import matplotlib
+import numpy as np
+import torch
 from matplotlib.figure import Figure
 
 from sitekit.errors import BuildError
 from sitekit.svg import clean
 
 LIMIT = 120_000  # bytes of one figure
+
+
+def make(path: str, say: Callable[[str, str], str]) -> str:
+    """Return the figure of figures/PATH.py as SVG; its ids start with the last name of the path.
+
+    Raises:
+        BuildError: the figure is too large.
+    """
+    torch.manual_seed(0)  # whatever was drawn before
+    np.random.seed(0)
+    random.seed(0)
+    module = importlib.import_module("figures." + path.replace("/", "."))
+    with matplotlib.rc_context():
+        return to_svg(module.figure(say), path.removesuffix("/index").rpartition("/")[2])
 
 
 def to_svg(figure: Figure, name: str) -> str:

@@ -110,7 +110,6 @@ WORDS: Mapping[str, tuple[str, str]] = {
     # neighbours
     "neighbours": ("Neighbours in the taxonomy", "分类中的相邻机制"),
     "related": ("Related", "相关"),
-    "learned": ("learned weights", "可学习的权重"),
     "alike": ("Also {axes}", "同属{axes}"),
     "overviews": ("Overviews: ", "总览："),
     # the values of the axes

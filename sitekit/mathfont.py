@@ -5,15 +5,12 @@ Android has one. STIX Two Math is under the SIL Open Font License 1.1, which all
 copyright and licence notices stay in its name table, and the family is renamed because it is changed.
 """
 
-from hashlib import sha256
-from importlib.metadata import distribution, version
+from base64 import b64encode
+from importlib.metadata import distribution
 from io import BytesIO
-from pathlib import Path
 
 from fontTools.subset import Options, Subsetter  # type: ignore[import-untyped]
 from fontTools.ttLib import TTFont  # type: ignore[import-untyped]
-
-from sitekit import paths, store
 
 FAMILY = "Attention Atlas Math"
 NARROW = {"√": 1.0} | dict.fromkeys("()[]{}⌈⌉⌊⌋⟨⟩", 1.2)  # widest size, relative to the smallest
@@ -55,23 +52,12 @@ CHARACTERS = (
 )
 
 
-def math_font() -> Path:
-    """Return the WOFF2 file, made once and kept in the cache under a hash of all that shapes it."""
-    source = Path(str(distribution("ziamath").locate_file("ziamath/fonts/STIXTwoMath-Regular.ttf")))
-    content = source.read_bytes() + Path(__file__).read_bytes() + version("fonttools").encode()
-    target = paths.CACHE / f"math-{sha256(content).hexdigest()[:16]}.woff2"
-    if store.read(target, _whole) is None:
-        woff2 = BytesIO()
-        _subset(TTFont(source, recalcTimestamp=False)).save(woff2)
-        store.write(target, woff2.getvalue())
-    return target
-
-
-def _whole(content: bytes) -> bytes:
-    """Return a WOFF2 file, whose header holds its length."""
-    if content[:4] != b"wOF2" or int.from_bytes(content[8:12]) != len(content):
-        raise ValueError("not a whole WOFF2 file")
-    return content
+def make(name: str) -> str:
+    """Return the WOFF2 file in base64."""
+    source = str(distribution("ziamath").locate_file("ziamath/fonts/STIXTwoMath-Regular.ttf"))
+    woff2 = BytesIO()
+    _subset(TTFont(source, recalcTimestamp=False)).save(woff2)
+    return b64encode(woff2.getvalue()).decode()
 
 
 def _subset(font: TTFont) -> TTFont:

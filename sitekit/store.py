@@ -1,53 +1,119 @@
-"""Files that are kept between builds: read only if they are whole, written in one step.
+"""What running code yields, from files or, for all that is stale, made anew in fresh processes.
 
-A build that is killed, a full disk or a second build at the same time leaves no file that a later build could
-take for one of its own: what is not there in full is made anew.
+Nothing here imports torch: a build in which nothing changed takes no time to speak of.
 """
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import TypeVar
-from uuid import uuid4
+import json
+import os
+import subprocess
+import sys
+from typing import Any
 
-from sitekit import paths
+from sitekit import entries, paths
 from sitekit.errors import BuildError
+from sitekit.kinds import KINDS
+from sitekit.language import Language
+from sitekit.results import Results, from_json
+from snippets.catalogue import Mechanism
 
-Found = TypeVar("Found")
-
-
-def read(file: Path, understand: Callable[[bytes], Found]) -> Found | None:
-    """Return what `understand` makes of a file; None if there is none, or none that it understands."""
-    try:
-        return understand(file.read_bytes())
-    except Exception:  # empty, cut, of another version: whatever it is, it is made anew
-        return None
+_known: dict[tuple[str, str], tuple[str, Any]] = {}  # by kind and name: key and outcome in this process
 
 
-def write(file: Path, content: bytes) -> None:
-    """Write a file, which stands there in full or not at all.
+def results(mechanism: Mechanism) -> Results:
+    """Return what a mechanism costs, counted, and the shapes of what it takes and gives.
 
     Raises:
-        BuildError: it cannot be written; says which file and why.
+        BuildError: as `ask`.
     """
-    part = file.with_name(f"{file.name}.{uuid4().hex}.part")  # another build has another name for its own
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            part.write_bytes(content)
-            part.replace(file)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        name = file.relative_to(paths.ROOT) if file.is_relative_to(paths.ROOT) else file
-        raise BuildError(f"cannot write {name}: {error.strerror or error}") from error
+    return from_json(ask("cost", mechanism.slug))
 
 
-def check(folder: Path) -> None:
-    """Say before long work whether its results could be kept.
+def diagram(mechanism: Mechanism, language: Language) -> str:
+    """Return the dataflow diagram of a mechanism as SVG.
 
     Raises:
-        BuildError: nothing can be written there.
+        BuildError: as `ask`.
     """
-    file = folder / "check"
-    write(file, bytes(100_000))
-    file.unlink(missing_ok=True)
+    drawn: str = ask("diagram", mechanism.slug)[language.code]
+    return drawn
+
+
+def drawing(path: str, language: Language) -> str:
+    """Return the SVG of figures/<path>.py.
+
+    Raises:
+        BuildError: as `ask`.
+    """
+    drawn: str = ask("figure", path)[language.code]
+    return drawn
+
+
+def ask(kind: str, name: str) -> Any:
+    """Return a result; make all that is stale if it is stale.
+
+    Raises:
+        BuildError: the code is wrong; says file and line.
+    """
+    if (kind, name) not in _known:
+        refresh()
+    _, outcome = _known[kind, name]
+    if isinstance(outcome, BuildError):
+        raise outcome
+    return outcome
+
+
+def refresh() -> None:
+    """Make all that is stale; to be called again before a build in the same process, as sources may change.
+
+    Raises:
+        BuildError: results cannot be kept; all processes have ended.
+    """
+    stale = {}
+    for kind, name in current():
+        key = KINDS[kind].key(name)
+        if _known.get((kind, name), ("",))[0] != key:
+            _known[kind, name] = key, entries.read(kind, name, key)
+        if _known[kind, name][1] is None:
+            stale[kind, name] = key
+    if stale:
+        _make(stale)
+
+
+def current() -> list[tuple[str, str]]:
+    """Return kind and name of every result there is."""
+    return [(kind, name) for kind in KINDS for name in KINDS[kind].names()]
+
+
+def _make(stale: dict[tuple[str, str], str]) -> None:
+    """Make in fresh processes; each result is kept as soon as it is there."""
+    entries.check()
+    unkept: list[BuildError] = []
+    order = sorted(stale, key=lambda one: -entries.seconds(*one))
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # sums in another order would draw another figure
+    command = [sys.executable, "-m", "sitekit.worker", json.dumps(order)]
+    with subprocess.Popen(
+        command, cwd=paths.ROOT, env=environment, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+    ) as worker:
+        assert worker.stdout is not None
+        for line in worker.stdout:
+            answer = json.loads(line)
+            one = answer["kind"], answer["name"]
+            try:
+                _keep(*one, stale.pop(one), answer)
+            except BuildError as error:
+                unkept.append(error)
+    for (kind, name), key in stale.items():  # left over: the process died
+        ended = f"{kind} of {name}: sitekit.worker ended with exit status {worker.returncode}"
+        _known[kind, name] = key, BuildError(ended)
+    if unkept:
+        raise unkept[0]
+
+
+def _keep(kind: str, name: str, key: str, answer: dict[str, Any]) -> None:
+    """Remember an outcome; keep a result unless the code changed while it was made."""
+    if "error" in answer:
+        _known[kind, name] = key, BuildError(answer["error"])
+        return
+    _known[kind, name] = key, answer["result"]
+    if KINDS[kind].key(name) == key:
+        entries.write(kind, name, key, answer["result"], answer["seconds"])

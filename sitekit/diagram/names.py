@@ -1,9 +1,11 @@
 """Sizes back to the symbols of the mechanism's formulas: 64 -> C, 140 -> N, 4 -> C/r."""
 
+import inspect
 import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import combinations
+from types import ModuleType
 
 RATIOS = {"r", "reduction", "ratio"}
 """Symbols that divide a size and are never one themselves."""
@@ -11,6 +13,11 @@ RATIOS = {"r", "reduction", "ratio"}
 
 COUNTS = {"G", "K", "M"}
 """Capital letters that count parts, and so may divide a size; small letters may, too."""
+
+
+def example_sizes(module: ModuleType) -> dict[str, int]:
+    """Return the symbols of a snippet, the keyword arguments of `example`, and their defaults."""
+    return {name: argument.default for name, argument in inspect.signature(module.example).parameters.items()}
 
 
 class Names:

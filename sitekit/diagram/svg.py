@@ -1,14 +1,18 @@
 """A laid out graph as inline SVG: theme colours, no script, no ids."""
 
 import re
+from collections.abc import Callable
 from html import escape
-from itertools import pairwise
+from itertools import groupby, pairwise
 from math import ceil, hypot
 
 from sitekit.diagram import text
 from sitekit.diagram.geometry import Line, Point, Rect
 from sitekit.diagram.graph import Graph, Step
 from sitekit.diagram.layout import Drawing, arrange
+
+Say = Callable[[str, str], str]
+"""Picks the text in the language of the page: `say("learned weights", "可学习的权重")`."""
 
 LABEL, SHAPE, LEADING = 13.0, 12.0, 16.0
 """Font sizes and line height (pixels)."""
@@ -28,13 +32,13 @@ DROP = 3.0
 SUBSCRIPT = re.compile(r"(?<=\b[A-Za-z])_([a-z]{1,2})\b")
 
 
-def render(graph: Graph) -> str:
+def render(graph: Graph, say: Say) -> str:
     """Return the diagram in its own container, which scrolls if the diagram is wider than the page."""
     boxes, drawing = fitted(graph)
-    legend = _legend(graph, drawing.height + MARGIN)
+    legend = _legend(graph, drawing.height + MARGIN, say)
     width = ceil(drawing.width + 2 * MARGIN)
     height = ceil(drawing.height + 2 * MARGIN + (FOOT if legend else 0))
-    title = escape(f"Dataflow of {graph.title}")
+    title = escape(say(f"Dataflow of {graph.title}", f"{graph.title} 的数据流"))
     fits = width <= LARGEST
     body = "".join(
         [
@@ -51,27 +55,29 @@ def render(graph: Graph) -> str:
         f'<div class="dataflow" data-later=""{scrolls} style="{known}">'
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img"{style}'
         f' viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
-        f"<title>{title}</title><desc>{escape(describe(graph))}</desc>"
+        f"<title>{title}</title><desc>{escape(describe(graph, say))}</desc>"
         f'<g transform="translate({MARGIN:g} {MARGIN:g})">{body}</g>{legend}</svg></div>'
     ).replace("\n", "")
 
 
-def describe(graph: Graph) -> str:
+def describe(graph: Graph, say: Say) -> str:
     """Return one sentence that lists the steps."""
-    given = [f"{step.label} {step.shape}" for step in graph.steps if step.kind == "input"]
-    result = [step.shape for step in graph.steps if step.kind == "output"]
-    parts, lane = [], None
-    for step in graph.steps:
-        if step.kind != "step":
-            continue
-        if step.lane != lane:
-            parts.append(
-                "then " + ("outside it" if step.lane is None else f"in {graph.lanes[step.lane]}") + ":"
-            )
-            lane = step.lane
-        parts.append(f"{step.label},")
-    steps = " ".join(parts).removeprefix("then ").replace(", then", "; then").removesuffix(",")
-    return f"From {', '.join(given)}: {steps}; the result is {', '.join(result)}.".replace("\u00a0", " ")
+    comma, semicolon = say(", ", "，"), say("; ", "；")
+    given = comma.join(f"{step.label} {step.shape}" for step in graph.steps if step.kind == "input")
+    result = comma.join(step.shape for step in graph.steps if step.kind == "output")
+    parts: list[str] = []
+    for lane, steps in groupby((step for step in graph.steps if step.kind == "step"), lambda step: step.lane):
+        where = say("outside it: ", "在其外：")
+        if lane is not None:
+            where = say(f"in {graph.lanes[lane]}: ", f"在 {graph.lanes[lane]} 中：")
+        elif not parts:
+            where = ""
+        then = say("then ", "然后") if parts else ""
+        parts.append(then + where + comma.join(step.label for step in steps))
+    steps_said = semicolon.join(parts)
+    return say(
+        f"From {given}: {steps_said}; the result is {result}.", f"由 {given}：{steps_said}；结果为 {result}。"
+    ).replace("\u00a0", " ")
 
 
 def fitted(graph: Graph) -> tuple[list[list[str]], Drawing]:
@@ -184,9 +190,12 @@ def _xy(point: Point) -> str:
     return f"{point[0]:.1f} {point[1]:.1f}"
 
 
-def _legend(graph: Graph, top: float) -> str:
+def _legend(graph: Graph, top: float, say: Say) -> str:
     learned = any(step.learned for step in graph.steps)
-    words = [*(["learned weights"] if learned else []), *([graph.note] if graph.note else [])]
+    words = [
+        *([say("learned weights", "可学习的权重")] if learned else []),
+        *([graph.note] if graph.note else []),
+    ]
     swatch = f'<rect class="box learned" x="3" y="{top + 8:.1f}" width="14" height="11" rx="3"/>'
     line = f'<text class="legend" x="{24 if learned else 3}" y="{top + 18:.1f}">{" · ".join(words)}</text>'
     return (swatch if learned else "") + line if words else ""

@@ -1,10 +1,12 @@
 """Files that are made, not written: the style sheet, the math font, and each snippet as a download."""
 
+from base64 import b64decode
+
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from sitekit.mathfont import math_font
 from sitekit.paths import ROOT
+from sitekit.store import ask
 from snippets.catalogue import CATALOGUE
 
 FONT = "assets/math.woff2"
@@ -16,7 +18,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the style sheet, the font, and each snippet as `snippets/<path>.py`."""
     style = "\n".join((ROOT / "styles" / f"{name}.css").read_text(encoding="utf-8") for name in STYLES)
     files.append(File.generated(config, STYLE, content=style))
-    files.append(File.generated(config, FONT, abs_src_path=str(math_font())))
+    files.append(File.generated(config, FONT, content=b64decode(ask("font", "math"))))
     for name in (f"snippets/{row.path}.py" for row in CATALOGUE.values()):
         if (ROOT / name).exists():  # the tests name a mechanism without its file
             files.append(File.generated(config, name, abs_src_path=str(ROOT / name)))

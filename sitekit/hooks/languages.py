@@ -5,9 +5,7 @@
 """
 
 import logging
-import os
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 from multiprocessing.context import ForkProcess
 from pathlib import Path
@@ -15,26 +13,15 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import jieba  # type: ignore[import-untyped]
+from click import ClickException
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
 from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.exceptions import Abort, MkDocsException
-from mkdocs.livereload import LiveReloadServer
+from mkdocs.exceptions import Abort
 from mkdocs.structure.files import Files
 
-from sitekit import run
-from sitekit.notebooks.execute import execute
-from sitekit.paths import DOCS, ROOT
-
-WATCHED = [
-    "snippets",
-    "figures",
-    "overrides",
-    "styles",
-    "mkdocs.base.yml",
-    "docs/references.bib",
-    "docs/proofs.json",
-]
+from sitekit import entries, store
+from sitekit.paths import ROOT
 
 _running: dict[str, ForkProcess] = {}  # by configuration
 
@@ -53,11 +40,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Start the translations, each in a process of its own, once the results that all show are there."""
     translations = _translations(config)
     if translations:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            notebooks = [pool.submit(execute, file) for file in Path(config.docs_dir).glob("notebooks/*.py")]
-            run.refresh()
-        for notebook in notebooks:
-            notebook.result()
+        store.refresh()
     for folder, file in translations.items():
         options: dict[str, Any] = {"site_url": config.site_url, "strict": config.strict}
         options["site_dir"] = str(Path(config.site_dir, folder))
@@ -71,8 +54,8 @@ def _build(file: str, options: dict[str, Any]) -> None:
     _running.clear()
     try:
         build(load_config(str(ROOT / file), **options))
-    except MkDocsException as error:
-        sys.exit(str(error))
+    except ClickException as error:
+        sys.exit(f"{file}: {error.format_message()}")
 
 
 def on_post_build(config: MkDocsConfig) -> None:
@@ -87,6 +70,8 @@ def on_post_build(config: MkDocsConfig) -> None:
     _running.clear()
     if failed:
         raise Abort(f"{', '.join(failed)}: the build failed, see above")
+    if _translations(config):
+        entries.keep_only(store.current())
 
 
 def on_build_error(error: Exception) -> None:
@@ -95,15 +80,6 @@ def on_build_error(error: Exception) -> None:
         process.terminate()
         process.join()
     _running.clear()
-
-
-def on_serve(server: LiveReloadServer, config: MkDocsConfig, builder: object) -> LiveReloadServer:
-    """Rebuild on changes of everything a page is made from, in any language."""
-    folders = [folder for folder in DOCS.iterdir() if folder.is_dir()]
-    for path in [*(ROOT / name for name in [*WATCHED, *_translations(config).values()]), *folders]:
-        if path.exists():
-            server.watch(str(path))
-    return server
 
 
 def _translations(config: MkDocsConfig) -> dict[str, str]:

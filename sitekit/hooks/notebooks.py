@@ -11,8 +11,7 @@ from mkdocs.structure.files import Files
 from mkdocs.structure.pages import Page
 from mkdocs_jupyter.plugin import NotebookFile  # type: ignore[import-untyped]
 
-from sitekit.notebooks.execute import execute
-from sitekit.notebooks.render import markdown
+from sitekit.notebooks.render import executed, markdown
 
 
 @event_priority(-100)
@@ -28,4 +27,4 @@ def on_page_read_source(page: Page, config: MkDocsConfig) -> str | None:
     if not isinstance(page.file, NotebookFile):
         return None
     file = Path(page.file.abs_src_path)
-    return markdown(execute(file), file)
+    return markdown(executed(file), file)

@@ -1,14 +1,7 @@
-"""Runs a notebook in a kernel of its own; keeps the outputs until its code or what it imports changes.
+"""Runs a notebook in a kernel of its own."""
 
-Translations of a notebook have the same code, so they share the outputs.
-"""
-
-import hashlib
 import os
 import re
-import sys
-import time
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,12 +11,10 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError
 from nbformat import NotebookNode
 from traitlets.config import Config
 
-from sitekit import paths, store
+from sitekit import paths
 from sitekit.errors import BuildError
-from sitekit.sources import closure
 
 TIMEOUT = 300  # seconds for one cell
-PACKAGES = ("torch", "matplotlib", "numpy", "scikit-image", "scikit-learn", "ipykernel")
 DRAWING = (
     "--InlineBackend.figure_formats={'svg'}",
     "--InlineBackend.rc={'figure.facecolor': 'none', 'axes.facecolor': 'none', 'svg.fonttype': 'none',"
@@ -32,47 +23,32 @@ DRAWING = (
 )
 
 
-def execute(file: Path) -> NotebookNode:
-    """Return the notebook of `file` with outputs, from the cache if nothing it depends on has changed.
+def make(name: str) -> list[list[NotebookNode]]:
+    """Return the outputs of each cell of code of docs/<name>.py.
 
     Raises:
         BuildError: a cell raised or took too long; names the file, the line and the exception.
     """
+    file = paths.DOCS / f"{name}.py"
     notebook: NotebookNode = jupytext.read(file)
-    code = _code(notebook.cells)
-    stored = paths.CACHE / "notebooks" / f"{_cache_key(file, code)}.ipynb"
-    outputs = store.read(stored, lambda content: _outputs(content, len(code)))
-    if outputs is not None:
-        for cell, output in zip(code, outputs, strict=True):
-            cell.outputs = output
-        return notebook
-    start = time.monotonic()
     _run(notebook, file)
-    print(f"notebook {file.stem}  {time.monotonic() - start:.1f} s", file=sys.stderr)
-    store.write(stored, jupytext.writes(notebook, "ipynb").encode())
-    return notebook
+    return [cell.outputs for cell in code(notebook)]
+
+
+def code(notebook: NotebookNode) -> list[NotebookNode]:
+    """Return the cells of code."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
 def line_of(cell: int, notebook: NotebookNode, file: Path) -> int:
     """Return the number of the line in `file` at which code cell `cell` of `notebook` starts."""
     text = file.read_text(encoding="utf-8")
     end = 0
-    for code in _code(notebook.cells[: cell + 1]):
-        start = text.find(code.source, end)
-        end = start + len(code.source)
+    for before in notebook.cells[: cell + 1]:
+        if before.cell_type == "code":
+            start = text.find(before.source, end)
+            end = start + len(before.source)
     return text.count("\n", 0, start) + 1
-
-
-def _code(cells: list[NotebookNode]) -> list[NotebookNode]:
-    return [cell for cell in cells if cell.cell_type == "code"]
-
-
-def _outputs(content: bytes, cells: int) -> list[list[NotebookNode]]:
-    """Return the outputs of each code cell of a stored notebook, which has so many."""
-    found = [cell.outputs for cell in _code(jupytext.reads(content.decode(), "ipynb").cells)]
-    if len(found) != cells:
-        raise ValueError(f"{len(found)} code cells instead of {cells}")
-    return found
 
 
 def _run(notebook: NotebookNode, file: Path) -> None:
@@ -106,13 +82,3 @@ def _explain(error: CellExecutionError | CellTimeoutError, notebook: NotebookNod
         reason = f"the cell took more than {TIMEOUT} s"
     name = file.relative_to(paths.ROOT) if file.is_relative_to(paths.ROOT) else file
     return f"{name}:{line}: {reason}"
-
-
-def _cache_key(file: Path, code: list[NotebookNode]) -> str:
-    digest = hashlib.sha256(f"{sys.version} {DRAWING}".encode())
-    digest.update("\0".join(cell.source for cell in code).encode())
-    for source in sorted(closure([file]) - {file}):
-        digest.update(source.read_bytes())
-    for package in PACKAGES:
-        digest.update(f"{package} {version(package)}".encode())
-    return digest.hexdigest()[:32]

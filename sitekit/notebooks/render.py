@@ -5,15 +5,30 @@ from copy import copy
 from html import escape
 from pathlib import Path
 
-from nbformat import NotebookNode
+import jupytext  # type: ignore[import-untyped]
+from nbformat import NotebookNode, from_dict
 
 from sitekit import paths
 from sitekit.errors import BuildError
-from sitekit.notebooks.execute import line_of
+from sitekit.notebooks.cells import original
+from sitekit.notebooks.execute import code, line_of
 from sitekit.offscreen import ratio
+from sitekit.store import ask
 from sitekit.svg import clean, size
 
 ANSI = re.compile(r"\x1b\[[\d;]*m")
+
+
+def executed(file: Path) -> NotebookNode:
+    """Return the notebook of a file below docs/ with its outputs.
+
+    Raises:
+        BuildError: a cell raised or took too long; names the file, the line and the exception.
+    """
+    notebook: NotebookNode = jupytext.read(file)
+    for cell, outputs in zip(code(notebook), ask("notebook", original(file)), strict=True):
+        cell.outputs = from_dict(outputs)  # type: ignore[no-untyped-call]
+    return notebook
 
 
 def markdown(notebook: NotebookNode, file: Path) -> str:

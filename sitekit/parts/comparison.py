@@ -12,7 +12,7 @@ from sitekit.parts.html import element, formula
 from sitekit.parts.numbers import counted
 from sitekit.parts.refer import to_mechanism
 from sitekit.parts.sizes import sizes, varied
-from sitekit.run import results
+from sitekit.store import results
 from snippets.catalogue import CATALOGUE, Domain, Evidence, Mechanism, Weights
 
 _COLUMNS = (

@@ -4,11 +4,13 @@ from html import escape
 
 from sitekit import offscreen, pages
 from sitekit.errors import fail
-from sitekit.language import ENGLISH, Language
+from sitekit.kinds import figures
+from sitekit.language import Language
 from sitekit.parts.html import element
 from sitekit.parts.source import chosen, mechanism
-from sitekit.results import Results
-from sitekit.run import drawing, figures, results
+from sitekit.store import diagram as drawn
+from sitekit.store import drawing
+from snippets.catalogue import Mechanism
 
 
 def figure(source: str, language: Language) -> str:
@@ -19,19 +21,17 @@ def figure(source: str, language: Language) -> str:
     """
     name = source.strip()
     if "/" in name:
-        return _labelled(drawing(chosen("figure", name, figures())), language.word("figure"))
+        return _labelled(drawing(chosen("figure", name, figures()), language), language.word("figure"))
     subject = mechanism(name)
-    svg = results(subject).figure_svg
-    if not svg:
+    if subject.path not in figures():
         fail(f"figure of {subject.slug}: figures/{subject.path}.py is missing", subject.slug)
     title = pages.short_title(pages.page(subject), language)
-    return _labelled(svg, language.word("figure of", title=title))
+    return _labelled(drawing(subject.path, language), language.word("figure of", title=title))
 
 
-def diagram(found: Results, language: Language) -> str:
-    """Return the dataflow diagram; its legend is in the language of the page."""
-    svg = found.diagram_svg.replace(ENGLISH.word("learned"), language.word("learned"))
-    return element("figure", svg, class_="atlas-diagram")
+def diagram(subject: Mechanism, language: Language) -> str:
+    """Return the dataflow diagram."""
+    return element("figure", drawn(subject, language), class_="atlas-diagram")
 
 
 def _labelled(svg: str, label: str) -> str:

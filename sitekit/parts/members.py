@@ -9,7 +9,7 @@ from sitekit.parts.html import code, element, formula, table
 from sitekit.parts.inline import inline, without_links
 from sitekit.parts.refer import to_mechanism, to_overview
 from sitekit.parts.source import chosen
-from sitekit.run import results
+from sitekit.store import results
 from snippets.catalogue import CATALOGUE, Domain, Mechanism, Weights
 
 _VALUES: dict[str, Weights | Domain] = {value.name.lower(): value for value in (*Weights, *Domain)}

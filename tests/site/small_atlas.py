@@ -14,6 +14,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 TOY = "snippets/weight_assignment/hard/toy.py"
+HELPER = "snippets/weight_assignment/hard/helper.py"
 PLAIN = "snippets/foundations/plain.py"
 CATALOGUE = "snippets/catalogue.py"
 STYLE = "figures/style.py"
@@ -95,11 +96,11 @@ from figures.style import COLORS, new_figure, show_image
 from snippets.attention_domain.channel.senet import example
 
 
-def figure():
+def figure(say):
     block, (x,) = example()
     figure, (left, right) = new_figure(1, 2)
     left.bar(range(64), block.attention(x)[0].flatten().detach(), color=COLORS[0])
-    left.set_xlabel("channel")
+    left.set_xlabel(say("channel", "通道"))
     show_image(right, x[0, 0].sigmoid())
     return figure
 """
@@ -112,7 +113,7 @@ from figures.style import new_figure
 from snippets.weight_assignment.hard import toy
 
 
-def figure():
+def figure(say):
     blocks = json.loads(Path(__file__).with_suffix(".json").read_text())["blocks"]
     drawn, (axes,) = new_figure()
     axes.bar(list(blocks), [toy.example()[1][0].numel()] * len(blocks))
@@ -191,36 +192,38 @@ markdown_extensions:
 
 ASK = """
 import json, sys
+from sitekit import store
 from sitekit.errors import BuildError
-from sitekit.run import drawing, figures, results
 from snippets.catalogue import CATALOGUE
 values, errors = {}, {}
 for slug, row in CATALOGUE.items():
     try:
-        r = results(row)
+        r = store.results(row)
         values[slug] = [eval(expression) for expression in sys.argv[1:]]
-    except BuildError as error:
-        errors[slug] = str(error)
-for path in figures():
+    except BuildError:
+        pass
+for kind, name in store.current():
     try:
-        drawing(path)
+        store.ask(kind, name)
     except BuildError as error:
-        errors[path] = str(error)
+        errors[f"{kind} of {name}"] = str(error)
 heavy = sorted({"torch", "sympy", "matplotlib"} & set(sys.modules))
 print(json.dumps({"values": values, "errors": errors, "heavy": heavy}))
 """
 
 ASK_KEYS = """
 import json
-from sitekit.run import cache_key, figures
-from snippets.catalogue import CATALOGUE
-print(json.dumps({name: cache_key(name) for name in (*CATALOGUE, *figures())}))
+from sitekit import store
+from sitekit.kinds import KINDS
+print(json.dumps({f"{kind} of {name}": KINDS[kind].key(name) for kind, name in store.current()}))
 """
 
 
 @dataclass
 class Answer:
-    """What asking for results gave: values and errors by name, heavy modules imported, printed lines."""
+    """What asking for all results gave: values by slug, errors by kind and name, heavy modules imported,
+    printed lines.
+    """
 
     values: dict[str, list[Any]]
     errors: dict[str, str]
@@ -256,17 +259,13 @@ class SmallAtlas:
         )
 
     def results(self, *expressions: str) -> Answer:
-        """Ask for the results of all mechanisms and for all other figures, as the mkdocs process does.
-
-        Returns the values of `expressions` in the results `r` by slug, the errors by slug or path of a
-        figure, and what was printed.
-        """
+        """Ask for all that is kept, as mkdocs does; `expressions` are those of the results `r` by slug."""
         done = self.python("-c", ASK, *expressions)
         assert done.returncode == 0, done.stderr
         return Answer(**json.loads(done.stdout), printed=done.stderr.splitlines())
 
     def keys(self) -> dict[str, str]:
-        """Return the cache key of each mechanism and of each other figure."""
+        """Return the key of each kind and name."""
         done = self.python("-c", ASK_KEYS)
         assert done.returncode == 0, done.stderr
         found: dict[str, str] = json.loads(done.stdout)
@@ -293,7 +292,7 @@ def create(root: Path) -> SmallAtlas:
             ROOT / "snippets/attention_domain/channel/senet.py"
         ).read_text(encoding="utf-8"),
         TOY: TOY_CODE,
-        "snippets/weight_assignment/hard/helper.py": "THRESHOLD = 0\n",
+        HELPER: "THRESHOLD = 0\n",
         PLAIN: PLAIN_CODE,
         OVERVIEW_FIGURE: OVERVIEW_CODE,
         OVERVIEW_DATA: GROWTH,

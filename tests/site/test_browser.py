@@ -11,7 +11,7 @@ import pytest
 from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Browser, BrowserContext, Page, Response, expect, sync_playwright
 
-from sitekit.run import results
+from sitekit.store import results
 from snippets.catalogue import CATALOGUE
 from tests.conftest import ROOT
 from tests.site.conftest import CHROMIUM

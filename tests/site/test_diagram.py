@@ -11,14 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sitekit.diagram import draw, trace
+from sitekit.diagram import trace
 from sitekit.diagram.fold import fold
 from sitekit.diagram.geometry import Box, End, Net, Rect
 from sitekit.diagram.graph import Graph, Step
 from sitekit.diagram.layout import Drawing, place
 from sitekit.diagram.names import Names
-from sitekit.diagram.svg import PHONE, describe, fitted
+from sitekit.diagram.svg import PHONE, describe, fitted, render
 from sitekit.errors import BuildError
+from sitekit.language import CHINESE, ENGLISH
 from snippets.attention_domain.channel import senet
 from snippets.catalogue import CATALOGUE
 
@@ -318,12 +319,12 @@ def test_boxes_are_ordered_so_that_lines_do_not_cross() -> None:
 
 def test_the_svg_is_the_same_each_time_and_needs_nothing_else() -> None:
     arguments = (*senet.example(), {"B": 2, "C": 64, "H": 14, "W": 10, "r": 16})
-    svg = draw(*arguments)
-    assert svg == draw(*arguments)
+    svg = render(trace(*arguments), ENGLISH.say)
+    assert svg == render(trace(*arguments), ENGLISH.say)
     assert not re.search(r"<script|\sid=|url\(|href=|#[0-9a-f]{3}|\n", svg)
     assert 'role="img"' in svg
     assert "<title>Dataflow of SEBlock</title>" in svg
-    assert f"<desc>{describe(se())}</desc>" in svg
+    assert f"<desc>{describe(se(), ENGLISH.say)}</desc>" in svg
     assert set(re.findall(r"(?:fill|stroke):([^;}]+)", svg)) <= {
         "none",
         *re.findall(r"var\(--md-[a-z-]+\)", svg),
@@ -332,10 +333,18 @@ def test_the_svg_is_the_same_each_time_and_needs_nothing_else() -> None:
 
 
 def test_the_description_lists_the_steps() -> None:
-    assert describe(se()) == (
+    assert describe(se(), ENGLISH.say) == (
         "From x (B, C, H, W): in g(x): mean over H, W, Linear C → C/r, ReLU, Linear C/r → C, sigmoid;"
         " then outside it: × (broadcast); the result is (B, C, H, W)."
     )
+
+
+def test_a_diagram_speaks_the_language_of_its_page() -> None:
+    svg = render(se(), CHINESE.say)
+    assert "<title>SEBlock 的数据流</title>" in svg
+    assert "可学习的权重" in svg
+    assert not re.search("learned weights|Dataflow|result", svg)
+    assert describe(se(), CHINESE.say).endswith("；然后在其外：× (broadcast)；结果为 (B, C, H, W)。")
 
 
 class Unrelated(nn.Module):
@@ -345,6 +354,6 @@ class Unrelated(nn.Module):
 
 def test_what_cannot_be_drawn_stops_the_build() -> None:
     with pytest.raises(BuildError, match="cannot be followed back to an input"):
-        draw(Unrelated(), (torch.rand(2),), {})
-    with pytest.raises(BuildError, match="SharedGate: ValueError: 8 channels only"):
-        draw(SharedGate(), (torch.rand(2, 7, 6, 5),), IMAGE)
+        trace(Unrelated(), (torch.rand(2),), {})
+    with pytest.raises(BuildError, match=r"SharedGate: tests/\S+:\d+: ValueError: 8 channels only"):
+        trace(SharedGate(), (torch.rand(2, 7, 6, 5),), IMAGE)

@@ -6,10 +6,11 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from sitekit import paths
+from sitekit import paths, store
 from sitekit.errors import BuildError
-from sitekit.notebooks.execute import execute
-from sitekit.notebooks.render import markdown
+from sitekit.kinds import KINDS
+from sitekit.notebooks.execute import make
+from sitekit.notebooks.render import executed, markdown
 
 WRONG = """# %% [markdown]
 # # Halves
@@ -23,48 +24,75 @@ whole / parts
 """
 
 
+NAME = "en/notebooks/halves"
+IMPORT = "from snippets.toy import half\n"
+
+
 @pytest.fixture
-def notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty notebook file whose outputs are kept in a folder of the test."""
-    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
-    file = tmp_path / "en" / "notebooks" / "halves.py"
-    file.parent.mkdir(parents=True)
-    return file
-
-
-def test_an_error_names_the_file_the_line_and_the_reason(notebook: Path) -> None:
-    notebook.write_text(WRONG)
-    with pytest.raises(BuildError, match=r"halves\.py:9: ZeroDivisionError: division by zero$"):
-        execute(notebook)
-    assert not list(paths.CACHE.rglob("*.ipynb")), "a failed run must not be kept"
-
-
-def test_outputs_are_kept_until_the_notebook_or_what_it_imports_changes(
-    notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of pages, in two languages, without notebooks."""
     monkeypatch.setattr(paths, "ROOT", tmp_path)
-    (tmp_path / "snippets").mkdir()
-    printed = []
-    for half, shown in [("1 / 2", "half"), ("1 / 2", "half"), ("2 / 4.1", "half"), ("2 / 4.1", "-half")]:
-        (tmp_path / "snippets" / "toy.py").write_text(f"half = {half}\n")
-        notebook.write_text(f"# %%\nfrom snippets.toy import half\nprint({shown})\n")
-        printed.append(execute(notebook).cells[0].outputs[0].text)
-    assert printed == ["0.5\n", "0.5\n", f"{2 / 4.1}\n", f"{-2 / 4.1}\n"]
-    assert capsys.readouterr().err.count("notebook halves  ") == 3
+    monkeypatch.setattr(paths, "DOCS", tmp_path / "docs")
+    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
+    for language in ("en", "zh"):
+        (tmp_path / "docs" / language / "notebooks").mkdir(parents=True)
+    return tmp_path / "docs"
 
 
-def test_a_translation_shares_the_outputs(notebook: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_names_the_file_the_line_and_the_reason(docs: Path) -> None:
+    (docs / f"{NAME}.py").write_text(WRONG)
+    with pytest.raises(
+        BuildError, match=r"^docs/en/notebooks/halves\.py:9: ZeroDivisionError: division by zero$"
+    ):
+        make(NAME)
+
+
+def test_outputs_are_kept_until_the_notebook_or_what_it_imports_changes(docs: Path) -> None:
+    (docs.parent / "snippets").mkdir()
+    keys = []
+    for half, text in [
+        ("1 / 2", f"# %%\n{IMPORT}print(half)\n"),
+        (
+            "1 / 2  # a comment",
+            '# %% [markdown]\n# Prose\n\n# %% alt="x"\nfrom snippets.toy import half\nprint(half)\n',
+        ),
+        ("1 / 3", f"# %%\n{IMPORT}print(half)\n"),
+        ("1 / 3", f"# %%\n{IMPORT}print(-half)\n"),
+        ("1 / 3", f"# %%\n{IMPORT}# %%\nprint(-half)\n"),
+    ]:
+        (docs.parent / "snippets" / "toy.py").write_text(f"half = {half}\n")
+        (docs / f"{NAME}.py").write_text(text)
+        keys.append(KINDS["notebook"].key(NAME))
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 4
+
+
+def test_a_translation_shares_the_outputs(docs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def run(stale: dict[tuple[str, str], str]) -> None:
+        for (kind, name), key in stale.items():
+            made.append(name)
+            store._keep(kind, name, key, {"result": make(name), "seconds": 1.0})
+
+    monkeypatch.setattr(store, "KINDS", {"notebook": KINDS["notebook"]})
+    monkeypatch.setattr(store, "_known", {})
+    monkeypatch.setattr(store, "_make", run)
     texts = []
-    for prose in ("Half of it", "一半"):
-        notebook.write_text(
+    for language, prose in {"en": "Half of it", "zh": "一半"}.items():
+        file = docs / language / "notebooks" / "halves.py"
+        file.write_text(
             f'# %% [markdown]\n# {prose}\n\n# %% alt="{prose}"\nimport time\nprint(time.time())\n'
         )
-        texts.append(execute(notebook).cells)
+        texts.append(executed(file).cells)
     (english, first), (chinese, second) = texts
     assert (english.source, chinese.source) == ("Half of it", "一半")
     assert (first.metadata.alt, second.metadata.alt) == ("Half of it", "一半")
     assert first.outputs == second.outputs != []
-    assert capsys.readouterr().err.count("notebook halves  ") == 1
+    assert made == [NAME]
+    file.write_text("# %%\nprint(1)\n")
+    assert executed(file).cells[0].outputs[0].text == "1\n"
+    assert made == [NAME, "zh/notebooks/halves"]
 
 
 def render(*cells: nbformat.NotebookNode) -> str:

@@ -3,185 +3,136 @@ cannot be written is one sentence.
 """
 
 import errno
-import itertools
-import re
+import json
+import os
 import shutil
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from mkdocs.exceptions import Abort
-from nbformat import NotebookNode
-from nbformat.v4 import new_output
 
-from sitekit import javascript, mathfont, paths, run, store
+from sitekit import entries, paths, store
 from sitekit.errors import BuildError
 from sitekit.hooks.disk import on_build_error
-from sitekit.notebooks import execute
-from sitekit.results import CostRow, Results, to_json
-from snippets.catalogue import CATALOGUE
+from sitekit.kinds import Kind
 from tests.site import small_atlas
-from tests.site.small_atlas import ROOT, SmallAtlas
+from tests.site.small_atlas import SmallAtlas
 
-SENET = CATALOGUE["senet"]
-FOUND = Results(
-    "<svg/>", "<svg/>", ("(B, C)",), ("(B, C)",), ("(B, C)",), "C", "C", (CostRow({"C": 2}, 1, 1, 1),)
-)
-
-
-class Store:
-    """One of the stores: `ask` for what it keeps, `made` says how often that was made."""
-
-    def __init__(self, ask: Callable[[], object]) -> None:
-        self.ask = ask
-        self.made = 0
-
-    def count(self) -> None:
-        self.made += 1
-
-
-def results(patch: pytest.MonkeyPatch, folder: Path) -> Store:
-    """What running a mechanism yields, in a process that remembers nothing."""
-
-    def ask() -> object:
-        run._known.clear()
-        return run.results(SENET)
-
-    def compute(stale: list[str]) -> None:
-        kept.count()
-        for name in stale:
-            run._keep({"name": name, "results": to_json(FOUND)}, run.cache_key(name))
-
-    kept = Store(ask)
-    patch.setattr(run, "_known", {})
-    patch.setattr(run, "_run", compute)
-    patch.setattr(run, "CATALOGUE", {"senet": SENET})
-    patch.setattr(run, "figures", lambda: iter(()))
-    return kept
-
-
-def formulas(patch: pytest.MonkeyPatch, folder: Path) -> Store:
-    """The formulas as JavaScript."""
-
-    def translated(formula: str, symbols: list[str]) -> str:
-        kept.made += 1 / len(javascript.KINDS)
-        return formula.upper()
-
-    kept = Store(javascript.module)
-    patch.setattr(javascript, "CATALOGUE", {"senet": SENET})
-    patch.setattr(javascript, "results", lambda mechanism: FOUND)
-    patch.setattr(javascript, "translated", translated)
-    return kept
-
-
-def notebooks(patch: pytest.MonkeyPatch, folder: Path) -> Store:
-    """The outputs of a notebook."""
-
-    def ran(notebook: NotebookNode, file: Path) -> None:
-        kept.count()
-        for cell in notebook.cells:
-            cell.outputs = [new_output("stream", text="0.5\n")]
-
-    file = folder / "halves.py"
-    file.write_text("# %%\nprint(1 / 2)\n")
-    kept = Store(lambda: execute.execute(file).cells[0].outputs)
-    patch.setattr(execute, "_run", ran)
-    return kept
-
-
-def font(patch: pytest.MonkeyPatch, folder: Path) -> Store:
-    """The font of the formulas."""
-
-    def subset(source: Any) -> SimpleNamespace:
-        kept.count()
-        content = b"wOF2" + bytes(4) + (1000).to_bytes(4) + bytes(988)
-        return SimpleNamespace(save=lambda file: file.write(content))
-
-    kept = Store(lambda: mathfont.math_font().read_bytes())
-    patch.setattr(mathfont, "_subset", subset)
-    return kept
-
-
-STORES = {"results": results, "formulas": formulas, "notebooks": notebooks, "font": font}
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda content: b"",
     "cut": lambda content: content[: len(content) // 2],
-    "one byte short": lambda content: content[:-1].rstrip(),
+    "one byte short": lambda content: content[:-1],
+    "one byte changed": lambda content: content.replace(b"found", b"fount"),
     "of another kind": lambda content: b'["?"]',
+    "under another key": lambda content: b"x" + content[1:],
 }
 
 
-@pytest.fixture(params=STORES)
-def kept(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+class Made:
+    """What stands for the worker: counts what it makes."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def ask(self, name: str = "a") -> object:
+        """Ask in a process that remembers nothing."""
+        store._known.clear()
+        return store.ask("toy", name)
+
+    def make(self, stale: dict[tuple[str, str], str]) -> None:
+        """Answer as the worker would."""
+        for (kind, name), key in stale.items():
+            self.names.append(name)
+            answer = {"result": {"found": name}, "seconds": float(len(self.names))}
+            store._keep(kind, name, key, answer)
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
+    """A store of one kind with two names."""
+    toy = Kind("sitekit.errors", names=lambda: ["a", "folder/b"], files=lambda name: (), packages=())
+    made = Made()
     monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
-    return STORES[request.param](monkeypatch, tmp_path)
+    monkeypatch.setattr(store, "_known", {})
+    monkeypatch.setattr(store, "KINDS", {"toy": toy})
+    monkeypatch.setattr(store, "_make", made.make)
+    return made
 
 
-def stored() -> list[Path]:
+def kept() -> list[Path]:
     """Every file that is kept; what a build has not finished writing has no place there."""
-    return [file for file in paths.CACHE.rglob("*") if file.is_file()]
+    return sorted(file for file in paths.CACHE.rglob("*") if file.is_file())
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_file_is_made_anew(kept: Store, damage: str) -> None:
-    first = kept.ask()
-    assert kept.ask() == first
-    assert kept.made == 1
-    (file,) = stored()
+def test_a_damaged_file_is_made_anew(made: Made, damage: str) -> None:
+    first = made.ask()
+    assert made.ask() == first
+    assert made.names == ["a", "folder/b"]
+    file, other = kept()
     file.write_bytes(DAMAGE[damage](file.read_bytes()))
-    assert kept.ask() == first
-    assert kept.made == 2
-    assert kept.ask() == first
-    assert kept.made == 2
-    assert stored() == [file]
+    assert made.ask() == first
+    assert made.names == ["a", "folder/b", "a"]
+    assert made.ask() == first
+    assert made.names == ["a", "folder/b", "a"]
+    assert kept() == [file, other]
 
 
-def test_what_cannot_be_kept_is_one_sentence(kept: Store) -> None:
+def test_what_took_longest_comes_first_and_what_was_never_made_before_all(made: Made) -> None:
+    made.ask()
+    assert [entries.seconds("toy", name) for name in ("a", "folder/b", "c")] == [1.0, 2.0, float("inf")]
+
+
+def test_a_full_build_removes_what_nothing_asks_for(made: Made) -> None:
+    made.ask()
+    current = kept()
+    entries.write("toy", "gone", "key", 1, 0.0)
+    entries.write("before", "a", "key", 1, 0.0)
+    writing, cut_off = (paths.CACHE / "results" / "toy" / f"{name}.part" for name in ("now", "then"))
+    for part in (writing, cut_off):
+        part.touch()
+    os.utime(cut_off, (0, time.time() - 2 * entries.UNFINISHED))
+    entries.keep_only(store.current())
+    assert kept() == sorted([*current, writing])
+
+
+def test_what_cannot_be_kept_is_one_sentence(made: Made) -> None:
     """A file stands where a folder is needed: that stops the superuser too."""
     paths.CACHE.write_text("")
     with pytest.raises(BuildError, match=r"^cannot write \S+: (Not a directory|File exists)$"):
-        kept.ask()
+        made.ask()
 
 
-def test_a_write_that_breaks_off_leaves_what_was_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path / "folder" / "x.json"
-    store.write(file, b"old")
-    whole = Path.write_bytes
+def test_a_write_that_breaks_off_leaves_what_was_there(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries.write("toy", "a", "key", "old", 0.0)
+    (file,) = kept()
+    before, whole = file.read_bytes(), Path.write_bytes
 
     def full(self: Path, content: bytes) -> int:
         whole(self, content[:1])
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(BuildError, match=r"^cannot write .*x\.json: No space left on device$"):
-        store.write(file, b"new")
-    assert [(found, found.read_bytes()) for found in file.parent.iterdir()] == [(file, b"old")]
+    with pytest.raises(BuildError, match=r"^cannot write .*a\.json: No space left on device$"):
+        entries.write("toy", "a", "key", "new", 0.0)
+    assert [(file, file.read_bytes()) for file in kept()] == [(file, before)]
 
 
-def test_builds_at_the_same_time_do_not_disturb_each_other(tmp_path: Path) -> None:
+def test_builds_at_the_same_time_do_not_disturb_each_other(made: Made) -> None:
     """Each has a temporary name of its own: none moves away what another is still writing."""
-    file = tmp_path / "x.json"
-    contents = [bytes([number]) * 100_000 for number in range(40)]
+
+    def build(number: int) -> None:
+        entries.write("toy", "a", "key", [number] * 30_000, 0.0)
+        found = entries.read("toy", "a", "key")
+        assert len(set(found)) == 1
+        assert len(found) == 30_000
+
     with ThreadPoolExecutor(8) as pool:
-        for _ in pool.map(store.write, itertools.repeat(file), contents):
-            assert len(set(file.read_bytes())) == 1
-            assert len(file.read_bytes()) == 100_000
-    assert list(tmp_path.iterdir()) == [file]
-
-
-def test_all_stores_write_in_one_step() -> None:
-    """Whatever knows the folder of the cache leaves the writing to sitekit.store."""
-    writes = re.compile(r"\.write_(text|bytes)\(|\.save\((?!woff2\))|\bopen\(")
-    for file in (ROOT / "sitekit").rglob("*.py"):
-        text = file.read_text(encoding="utf-8")
-        if "paths.CACHE" in text:
-            assert not writes.search(text), file
-            assert "store.write(" in text, file
+        list(pool.map(build, range(40)))
+    assert len(kept()) == 1
 
 
 @pytest.fixture(scope="module")
@@ -199,16 +150,15 @@ def atlas(built: SmallAtlas, tmp_path: Path) -> SmallAtlas:
     return SmallAtlas(Path(shutil.copytree(built.root, tmp_path / "atlas")))
 
 
-def test_a_build_fills_empty_caches_anew(atlas: SmallAtlas) -> None:
+def test_a_build_fills_empty_files_anew(atlas: SmallAtlas) -> None:
     files = [file for file in (atlas.root / ".sitecache").rglob("*") if file.is_file()]
-    assert {file.suffix for file in files} == {".json", ".woff2"}
-    assert {"results", "formulas", ".sitecache"} <= {file.parent.name for file in files}
-    before = {file: file.read_bytes() for file in files}
+    assert {file.relative_to(atlas.root).parts[2] for file in files} == {"cost", "diagram", "figure", "font"}
+    before = {file: json.loads(file.read_bytes().split(b"\n")[1]) for file in files}
     for file in files:
         file.write_bytes(b"")
     done = atlas.build()
     assert done.returncode == 0, done.stderr
-    assert {file: file.read_bytes() for file in files} == before
+    assert {file: json.loads(file.read_bytes().split(b"\n")[1]) for file in files} == before
 
 
 LIMITED = """

@@ -10,7 +10,12 @@ from pathlib import Path
 from sitekit import paths
 
 FOLDERS = ("snippets", "figures", "sitekit")
-CATALOGUE = "snippets.catalogue"  # imported nearly everywhere; what depends on a row hashes that row
+NEUTRAL = {
+    "sitekit.errors",
+    "sitekit.paths",
+    "snippets.catalogue",  # what depends on a row hashes what it takes from that row
+}
+"""Imported in many places, but shape no result."""
 
 
 def closure(files: Iterable[Path]) -> set[Path]:
@@ -19,14 +24,14 @@ def closure(files: Iterable[Path]) -> set[Path]:
 
 
 def digest(files: Iterable[Path]) -> str:
-    """Return a hash of the names and contents of the closure of `files`."""
+    """Return a hash of the closure of `files`: of code without its comments, docstrings and layout."""
     known = _closure(map(str, files))
-    text = "".join(f"{os.path.relpath(name, paths.ROOT)} {known[name]}\n" for name in sorted(known))
-    return hashlib.sha256(text.encode()).hexdigest()
+    lines = sorted(f"{os.path.relpath(name, paths.ROOT)} {code}\n" for name, code in known.items() if code)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _closure(names: Iterable[str]) -> dict[str, str]:
-    """Return path and hash of each file of the closure."""
+    """Return path and hash of each file of the closure; the hash of a file without code is empty."""
     found: dict[str, str] = {}
     seen: set[str] = set()
     open_ends = list(names)
@@ -52,8 +57,8 @@ def _read(name: str, modified: int) -> tuple[str, tuple[str, ...]]:
     source = Path(name).read_bytes()
     try:
         tree = ast.parse(source)
-    except SyntaxError:  # reported when the file is run
-        tree = ast.Module([], [])
+    except (SyntaxError, ValueError):  # data, or a mistake, which is reported when the file is run
+        return hashlib.sha256(source).hexdigest(), ()
     modules: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -61,5 +66,8 @@ def _read(name: str, modified: int) -> tuple[str, tuple[str, ...]]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             modules.add(node.module)
             modules.update(f"{node.module}.{alias.name}" for alias in node.names)
-    ours = sorted(module for module in modules - {CATALOGUE} if module.split(".")[0] in FOLDERS)
-    return hashlib.sha256(source).hexdigest(), tuple(ours)
+        elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, False):
+            del node.body[0]
+    code = hashlib.sha256(ast.dump(tree).encode()).hexdigest() if tree.body else ""
+    ours = sorted(name for name in modules - NEUTRAL if name.split(".")[0] in FOLDERS)
+    return code, tuple(ours)
