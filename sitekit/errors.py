@@ -53,7 +53,8 @@ def locate(needle: str) -> Iterator[tuple[str, int]]:
         return
     start, end = (r"\b" if re.match(r"\w", edge, re.ASCII) else "" for edge in (needle[0], needle[-1]))
     pattern = re.compile(start + re.escape(needle) + end, re.ASCII)
-    sources = [*sorted(paths.DOCS.rglob("*.md")), paths.DOCS / "references.bib"]
+    notebooks = sorted(paths.DOCS.glob("*/notebooks/*.py"))
+    sources = [*sorted(paths.DOCS.rglob("*.md")), *notebooks, paths.DOCS / "references.bib"]
     for file in filter(Path.is_file, sources):
         text = file.read_text(encoding="utf-8")
         for match in pattern.finditer(text):

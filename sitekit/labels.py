@@ -123,6 +123,9 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "branch": ("branch", "分支"),
     "channel + spatial": ("channel + spatial", "通道 + 空间"),
     "spatial + temporal": ("spatial + temporal", "空间 + 时间"),
+    "depth": ("depth", "深度"),
+    "set": ("set", "集合"),
+    "graph": ("graph", "图"),
     # what a module was held against
     "evidence paper": ("paper", "论文"),
     "meaning paper": ("The text or the equations of the paper were read.", "读过论文的正文或公式。"),

@@ -24,7 +24,7 @@ def on_page_context(
     context: TemplateContext, page: Page, config: MkDocsConfig, nav: Navigation
 ) -> TemplateContext:
     """Write while pages are built: then all of them have been read and found without mistakes."""
-    language = LANGUAGES[config.mdx_configs["sitekit.markdown"]["language"]]
+    language = LANGUAGES[config.mdx_configs["sitekit.markdown.extension"]["language"]]
     name = plain_name(page.file.src_uri)
     _write(Path(config.site_dir, name), plain(page.markdown or "", name, language))
     if page.is_homepage:

@@ -8,7 +8,7 @@ from mkdocs.structure.nav import Navigation
 from mkdocs.structure.pages import Page
 from mkdocs.utils.templates import TemplateContext
 
-from sitekit.search import CODE, MARK
+from sitekit.markdown.unsearched import CODE, MARK
 
 LEFT_OUT = re.compile(rf"<(svg|math)\b.*?</\1>|(?<={CODE}{MARK}>)<pre.*?</pre>", re.DOTALL)
 PLACE = re.compile(r"<!--set aside (\d+)-->")

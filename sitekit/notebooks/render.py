@@ -10,9 +10,9 @@ from nbformat import NotebookNode, from_dict
 
 from sitekit import paths
 from sitekit.errors import BuildError
+from sitekit.markdown.offscreen import ratio
 from sitekit.notebooks.cells import original
 from sitekit.notebooks.execute import code, line_of
-from sitekit.offscreen import ratio
 from sitekit.store import ask
 from sitekit.svg import clean, size
 

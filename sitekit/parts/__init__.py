@@ -1,1 +1,29 @@
-"""Parts of a page, one file each; sitekit.fences makes them available to Markdown."""
+"""The parts of a page: ```` ```card ```` with a slug as body becomes a card.
+
+Each file here is one part and registers itself under the name of its fence. The body is one slug unless the
+part says otherwise.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+
+from sitekit.language import Language
+
+Part = Callable[[str, Language], str]  # of the body of the fence; returns HTML
+
+PARTS: dict[str, Part] = {}  # by the name of the fence
+
+
+def part(name: str) -> Callable[[Part], Part]:
+    """Register a function as the part that a fence of this name becomes."""
+
+    def register(function: Part) -> Part:
+        PARTS[name] = function
+        return function
+
+    return register
+
+
+for file in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{file.name}")

@@ -2,15 +2,18 @@
 
 from html import escape
 
-from sitekit import citations
-from sitekit.parts.html import element
+from sitekit import references
+from sitekit.language import Language
+from sitekit.parts import part
+from sitekit.pieces.elements import element
 
 
-def bibtex(key: str) -> str:
-    """Return the entry of this key as a code block.
+@part("bibtex")
+def bibtex(body: str, language: Language) -> str:
+    """Return the entry whose key is the body as a code block.
 
     Raises:
         BuildError: docs/references.bib does not hold the key.
     """
-    entry = element("code", escape(citations.bibtex(key.strip())), tabindex="0")
+    entry = element("code", escape(references.bibtex(body.strip())), tabindex="0")
     return element("div", element("pre", entry), class_="atlas-bibtex highlight")

@@ -3,29 +3,34 @@
 from collections.abc import Iterator
 from html import escape
 
-from sitekit import citations
+from sitekit import references
 from sitekit.language import Language
 from sitekit.pages import FOUNDATIONS
-from sitekit.parts.evidence import SECTION, badges
-from sitekit.parts.html import code, element, formula, link
-from sitekit.parts.refer import to_overview, to_paper
+from sitekit.parts import part
+from sitekit.pieces.badges import SECTION, badges
+from sitekit.pieces.elements import code, element, formula, link
+from sitekit.pieces.named import mechanism_named
+from sitekit.pieces.refer import to_overview, to_paper
 from sitekit.results import Results
+from sitekit.store import results
 from snippets.catalogue import Mechanism
 
 FORMULAS = {"parameters", "macs", "complexity"}  # may be wider than a phone and scroll, by keyboard too
 
 
-def card(mechanism: Mechanism, results: Results, language: Language) -> str:
+@part("card")
+def card(body: str, language: Language) -> str:
     """Return the card as a description list."""
+    mechanism = mechanism_named(body)
     items = (
         element("dt", escape(language.word(key)))
         + element("dd", content, **({"tabindex": "0"} if key in FORMULAS else {}))
-        for key, content in _items(mechanism, results, language)
+        for key, content in _items(mechanism, results(mechanism), language)
     )
     return element("div", element("dl", "".join(items)), class_="atlas-card", data_tree="")
 
 
-def _items(mechanism: Mechanism, results: Results, language: Language) -> Iterator[tuple[str, str]]:
+def _items(mechanism: Mechanism, found: Results, language: Language) -> Iterator[tuple[str, str]]:
     if mechanism.weights is None or mechanism.domain is None:
         yield "place", link(f"/{FOUNDATIONS}", language.word("foundations"))
     if mechanism.weights is not None:
@@ -33,13 +38,13 @@ def _items(mechanism: Mechanism, results: Results, language: Language) -> Iterat
     if mechanism.domain is not None:
         yield "domain", to_overview(mechanism.domain, language)
     yield "paper", to_paper(mechanism, language)
-    yield "year", str(citations.year(mechanism.citation))
-    yield "shapes", f"{_shapes(results.inputs)} → {_shapes(results.outputs)}"
-    yield "attention", _shapes(results.attention)
+    yield "year", str(references.year(mechanism.citation))
+    yield "shapes", f"{_shapes(found.inputs)} → {_shapes(found.outputs)}"
+    yield "attention", _shapes(found.attention)
     yield "evidence", link(SECTION, badges(mechanism, language))
-    yield "parameters", parameters(results, language)
-    yield "macs", formula(results.macs_tex)
-    yield "complexity", formula(mechanism.complexity) + _positions(mechanism, results)
+    yield "parameters", parameters(found, language)
+    yield "macs", formula(found.macs_tex)
+    yield "complexity", formula(mechanism.complexity) + _positions(mechanism, found)
     if mechanism.aliases:
         yield "aliases", escape(language.separator.join(mechanism.aliases))
     file = f"{mechanism.slug}.py"
@@ -48,17 +53,17 @@ def _items(mechanism: Mechanism, results: Results, language: Language) -> Iterat
     yield "run", code(f"python -m snippets run {mechanism.slug}")
 
 
-def parameters(results: Results, language: Language) -> str:
+def parameters(found: Results, language: Language) -> str:
     """Return the formula of the number of parameters, "none" where there are none."""
-    if results.parameters_tex == "0":
+    if found.parameters_tex == "0":
         return language.word("no parameters")
-    return formula(results.parameters_tex)
+    return formula(found.parameters_tex)
 
 
-def _positions(mechanism: Mechanism, results: Results) -> str:
+def _positions(mechanism: Mechanism, found: Results) -> str:
     """Return what N stands for, where the card uses it for H times W."""
-    sizes = results.rows[0].sizes
-    texts = (mechanism.complexity, *results.inputs, *results.attention, *results.outputs)
+    sizes = found.rows[0].sizes
+    texts = (mechanism.complexity, *found.inputs, *found.attention, *found.outputs)
     used = "N" not in sizes and {"H", "W"} <= set(sizes) and any("N" in text for text in texts)
     return f" ({formula('N = HW')})" if used else ""
 

@@ -3,15 +3,16 @@
 import json
 from html import escape
 
-from sitekit import citations
+from sitekit import references
 from sitekit.language import Language
+from sitekit.parts import part
 from sitekit.parts.card import parameters
-from sitekit.parts.controls import chooser, fields, filters
-from sitekit.parts.evidence import legend, marks
-from sitekit.parts.html import element, formula
-from sitekit.parts.numbers import counted
-from sitekit.parts.refer import to_mechanism
-from sitekit.parts.sizes import sizes, varied
+from sitekit.pieces.badges import legend, marks
+from sitekit.pieces.controls import chooser, fields, filters
+from sitekit.pieces.elements import element, formula
+from sitekit.pieces.numbers import counted
+from sitekit.pieces.refer import to_mechanism
+from sitekit.pieces.sizes import sizes, varied
 from sitekit.store import results
 from snippets.catalogue import CATALOGUE, Domain, Evidence, Mechanism, Weights
 
@@ -29,8 +30,9 @@ _COLUMNS = (
 _SORTED = _COLUMNS[:6]
 
 
-def comparison(language: Language) -> str:
-    """Return forms and table and, as data attributes, the words their scripts need."""
+@part("comparison")
+def comparison(body: str, language: Language) -> str:
+    """No body. Return forms and table and, as data attributes, the words their scripts need."""
     mechanisms = CATALOGUE.values()
     axes = {
         "weights": [_axis(mechanism.weights, language) for mechanism in mechanisms],
@@ -66,7 +68,7 @@ def _row(mechanism: Mechanism, language: Language) -> str:
         element("th", f"{to_mechanism(mechanism, language)} {marks(mechanism, language)}", scope="row"),
         element("td", escape(_axis(mechanism.weights, language))),
         element("td", escape(_axis(mechanism.domain, language))),
-        element("td", str(citations.year(mechanism.citation))),
+        element("td", str(references.year(mechanism.citation))),
         _count(largest.parameters),
         _count(largest.macs),
         element("td", formula(mechanism.complexity)),

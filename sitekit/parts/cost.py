@@ -3,38 +3,45 @@
 from html import escape
 
 from sitekit.language import Language
-from sitekit.parts.html import block_formula, element, table
-from sitekit.parts.numbers import counted
-from sitekit.parts.sizes import sizes, varied
+from sitekit.parts import part
+from sitekit.parts.onnx import note
+from sitekit.pieces.elements import block_formula, element, table
+from sitekit.pieces.named import mechanism_named
+from sitekit.pieces.numbers import counted
+from sitekit.pieces.sizes import sizes, varied
 from sitekit.results import Results
+from sitekit.store import results
 
 
-def cost(results: Results, language: Language, onnx: str) -> str:
+@part("cost")
+def cost(body: str, language: Language) -> str:
     """Return formulas, a table of counts, a note that says what is counted, and one on ONNX."""
+    mechanism = mechanism_named(body)
+    found = results(mechanism)
     formulas = "".join(
         block_formula(rf"\text{{{language.word(key)}}} = {tex}")
-        for key, tex in (("parameters", results.parameters_tex), ("macs", results.macs_tex))
+        for key, tex in (("parameters", found.parameters_tex), ("macs", found.macs_tex))
     )
     columns = [language.word(key) for key in ("sizes", "parameters", "macs", "attention weights")]
-    counts = table(columns, _rows(results, language), class_="number")
-    content = formulas + counts + _note(results, language) + onnx
+    counts = table(columns, _rows(found, language), class_="number")
+    content = formulas + counts + _counted(found, language) + note(mechanism, language)
     return element("div", content, class_="atlas-cost", data_tree="")
 
 
-def _rows(results: Results, language: Language) -> list[list[str]]:
-    shown = varied(results) or set(results.rows[0].sizes)
+def _rows(found: Results, language: Language) -> list[list[str]]:
+    shown = varied(found) or set(found.rows[0].sizes)
     rows = []
-    for at in results.rows:
+    for at in found.rows:
         label = sizes({name: size for name, size in at.sizes.items() if name in shown})
-        if at is results.rows[0]:
+        if at is found.rows[0]:
             label += language.aside(language.word("example"))
         rows.append([escape(label), counted(at.parameters), counted(at.macs), counted(at.weights)])
     return rows
 
 
-def _note(results: Results, language: Language) -> str:
-    changing = varied(results)
-    fixed = {name: size for name, size in results.rows[0].sizes.items() if name not in changing}
+def _counted(found: Results, language: Language) -> str:
+    changing = varied(found)
+    fixed = {name: size for name, size in found.rows[0].sizes.items() if name not in changing}
     sentences = [language.word("counted")]
     if fixed and changing:
         sentences.insert(0, language.word("fixed", sizes=sizes(fixed)))

@@ -1,54 +1,16 @@
-"""What modules were held against: badges in words, marks where there is little room, and what they mean."""
-
-from collections.abc import Iterable
-from html import escape
+"""What modules can have been held against, and how many were."""
 
 from sitekit.language import Language
-from sitekit.pages import PROVED
-from sitekit.parts.html import element, link, table
-from sitekit.parts.refer import to_mechanism
-from snippets.catalogue import CATALOGUE, Evidence, Mechanism
-
-SECTION = f"/{PROVED}#evidence"
-MARKS = {
-    Evidence.PAPER: "¶",
-    Evidence.CODE: "</>",
-    Evidence.SECONDARY: "≈",
-    Evidence.RECONSTRUCTION: "△",
-}
-"""For where there is no room for a word."""
+from sitekit.parts import part
+from sitekit.pieces.badges import badge
+from sitekit.pieces.elements import element, table
+from sitekit.pieces.refer import to_mechanism
+from snippets.catalogue import CATALOGUE, Evidence
 
 
-def badges(mechanism: Mechanism, language: Language) -> str:
-    """Return what a module was held against, each with its mark and its word."""
-    return _list((_badge(value, language) for value in _held(mechanism)), "badges")
-
-
-def marks(mechanism: Mechanism, language: Language) -> str:
-    """Return the marks alone, for where each mechanism has a line; a reconstruction is named all the same."""
-    return _list(
-        (
-            _badge(value, language) if value is Evidence.RECONSTRUCTION else _mark(value, language)
-            for value in _held(mechanism)
-        ),
-        "marks",
-    )
-
-
-def reconstructed(mechanism: Mechanism, language: Language) -> str:
-    """Return the badge of a reconstruction, to stand after a link to it; nothing for others."""
-    found = Evidence.RECONSTRUCTION in mechanism.evidence
-    return "\u00a0" + _badge(Evidence.RECONSTRUCTION, language) if found else ""
-
-
-def legend(language: Language) -> str:
-    """Return what the marks stand for."""
-    every = _list((_badge(value, language) for value in Evidence), "badges")
-    return element("p", f"{link(SECTION, language.word('marks'))} {every}", class_="atlas-note")
-
-
-def meanings(language: Language) -> str:
-    """Return the table of all values: what each says, how many modules have it, and which where few do."""
+@part("evidence")
+def evidence(body: str, language: Language) -> str:
+    """No body. Return a table: what each value says, how many modules have it, and which where few do."""
     columns = [language.word(key) for key in ("evidence", "meaning", "modules")]
     rows = []
     for value in Evidence:
@@ -57,29 +19,5 @@ def meanings(language: Language) -> str:
         if value in (Evidence.SECONDARY, Evidence.RECONSTRUCTION) and found:
             names = language.separator.join(to_mechanism(row, language) for row in found)
             count = language.word("number of", count=count, names=names)
-        rows.append([_badge(value, language), language.word(f"meaning {value}"), count])
+        rows.append([badge(value, language), language.word(f"meaning {value}"), count])
     return element("div", table(columns, rows), class_="atlas-evidence", data_tree="")
-
-
-def _held(mechanism: Mechanism) -> Iterable[Evidence]:
-    return (value for value in Evidence if value in mechanism.evidence)
-
-
-def _badge(value: Evidence, language: Language) -> str:
-    sign = element("span", _sign(value), aria_hidden="true")
-    content = f"{sign} {language.word(f'evidence {value}')}"
-    return element("span", content, class_="atlas-badge", data_evidence=value.value)
-
-
-def _mark(value: Evidence, language: Language) -> str:
-    name = language.word(f"evidence {value}")
-    return element("span", _sign(value), role="img", aria_label=name, title=name, data_evidence=value.value)
-
-
-def _sign(value: Evidence) -> str:
-    return escape(MARKS[value])
-
-
-def _list(items: Iterable[str], kind: str) -> str:
-    """Return items side by side, or a dash; sitekit.plain puts commas between them."""
-    return element("span", " ".join(items) or "–", class_=f"atlas-{kind}")

@@ -8,19 +8,21 @@ from typing import Any
 from sitekit import paths
 from sitekit.errors import fail
 from sitekit.language import Language
-from sitekit.parts.evidence import reconstructed
-from sitekit.parts.html import code, element, formula, table
-from sitekit.parts.refer import to_mechanism
+from sitekit.parts import part
+from sitekit.pieces.badges import reconstructed
+from sitekit.pieces.elements import code, element, formula, table
+from sitekit.pieces.refer import to_mechanism
 from snippets.catalogue import CATALOGUE
 
 
-def growth(source: str, language: Language) -> str:
-    """Return the table of figures/<source>.json, which benchmarks/growth.py writes.
+@part("growth")
+def growth(body: str, language: Language) -> str:
+    """Return the table of figures/<body>.json, which benchmarks/growth.py writes.
 
     Raises:
         BuildError: there is no such file.
     """
-    name = source.strip()
+    name = body.strip()
     file = paths.ROOT / "figures" / f"{name}.json"
     if not file.is_file():
         fail(f"figures/{name}.json is missing; measure: python -m benchmarks.growth", name)

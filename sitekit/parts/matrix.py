@@ -5,14 +5,17 @@ from html import escape
 
 from sitekit.language import Language
 from sitekit.pages import FOUNDATIONS, exists
-from sitekit.parts.evidence import legend, marks
-from sitekit.parts.html import element, link
-from sitekit.parts.refer import to_mechanism, to_overview
+from sitekit.parts import part
+from sitekit.pieces.badges import legend, marks
+from sitekit.pieces.elements import element, link
+from sitekit.pieces.refer import to_mechanism, to_overview
 from snippets.catalogue import CATALOGUE, Domain, Mechanism, Weights
 
 
-def matrix(language: Language) -> str:
-    """Return the matrix: a row per domain, which may grow long, a column per kind of weights."""
+@part("matrix")
+def matrix(body: str, language: Language) -> str:
+    """No body. Return the matrix: a row per domain that has mechanisms, a column per kind of weights."""
+    domains = dict.fromkeys(row.domain for row in CATALOGUE.values() if row.domain)
     corner = element("td", "")
     head = corner + "".join(element("th", to_overview(value, language), scope="col") for value in Weights)
     rows = (
@@ -21,7 +24,7 @@ def matrix(language: Language) -> str:
             element("th", to_overview(domain, language), scope="row")
             + "".join(_cell(weights, domain, language) for weights in Weights),
         )
-        for domain in Domain
+        for domain in domains
     )
     grid = element("table", element("thead", element("tr", head)) + element("tbody", "".join(rows)))
     parts = grid + _foundations(language) + legend(language)

@@ -2,26 +2,28 @@
 
 from html import escape
 
-from sitekit import citations, pages
+from sitekit import pages, references
 from sitekit.language import Language
-from sitekit.parts.evidence import reconstructed
-from sitekit.parts.html import code, element, formula, table
-from sitekit.parts.inline import inline, without_links
-from sitekit.parts.refer import to_mechanism, to_overview
-from sitekit.parts.source import chosen
+from sitekit.parts import part
+from sitekit.pieces.badges import reconstructed
+from sitekit.pieces.elements import code, element, formula, table
+from sitekit.pieces.named import chosen
+from sitekit.pieces.prose import inline, without_links
+from sitekit.pieces.refer import to_mechanism, to_overview
 from sitekit.store import results
 from snippets.catalogue import CATALOGUE, Domain, Mechanism, Weights
 
 _VALUES: dict[str, Weights | Domain] = {value.name.lower(): value for value in (*Weights, *Domain)}
 
 
-def members(source: str, language: Language) -> str:
-    """Return the table of `soft`, `channel_spatial`, ... or `foundations`.
+@part("members")
+def members(body: str, language: Language) -> str:
+    """The body is a value of an axis, `soft`, `channel_spatial`, ..., or `foundations`; return their table.
 
     Raises:
         BuildError: there is no such value of an axis, or nothing has it.
     """
-    name = chosen("value of an axis", source.strip(), [*_VALUES, "foundations"])
+    name = chosen("value of an axis", body.strip(), [*_VALUES, "foundations"])
     value = _VALUES.get(name)
     found = [mechanism for mechanism in CATALOGUE.values() if value in (mechanism.weights, mechanism.domain)]
     other = "domain" if isinstance(value, Weights) else "weights"
@@ -45,7 +47,7 @@ def _cell(key: str, mechanism: Mechanism, language: Language) -> str:
         case "weights":
             return to_overview(mechanism.weights, language) if mechanism.weights else ""
         case "year":
-            return escape(str(citations.year(mechanism.citation)))
+            return escape(str(references.year(mechanism.citation)))
         case "attention":
             return ", ".join(code(shape) for shape in results(mechanism).attention)
         case _:

@@ -4,15 +4,18 @@ from collections.abc import Iterator
 from html import escape
 
 from sitekit.language import Language
-from sitekit.parts.evidence import reconstructed
-from sitekit.parts.html import element
-from sitekit.parts.refer import to_mechanism, to_overview
-from sitekit.parts.source import mechanism as named
+from sitekit.parts import part
+from sitekit.pieces.badges import reconstructed
+from sitekit.pieces.elements import element
+from sitekit.pieces.named import mechanism_named
+from sitekit.pieces.refer import to_mechanism, to_overview
 from snippets.catalogue import CATALOGUE, Mechanism
 
 
-def neighbours(mechanism: Mechanism, language: Language) -> str:
+@part("neighbours")
+def neighbours(body: str, language: Language) -> str:
     """Return the related mechanisms, others at the same place of the taxonomy, and links to its overviews."""
+    mechanism = mechanism_named(body)
     groups = "".join(
         element("p", escape(name)) + element("ul", "".join(_item(row, language) for row in rows))
         for name, rows in _groups(mechanism, language)
@@ -36,7 +39,7 @@ def _axes(mechanism: Mechanism, language: Language) -> str:
 
 
 def _groups(mechanism: Mechanism, language: Language) -> Iterator[tuple[str, list[Mechanism]]]:
-    related = [named(slug) for slug in mechanism.related]
+    related = [mechanism_named(slug) for slug in mechanism.related]
     yield language.word("related"), related
     alike = [
         row

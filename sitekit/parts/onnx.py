@@ -7,8 +7,9 @@ from typing import Any
 
 from sitekit import paths
 from sitekit.language import Language
-from sitekit.parts.html import code, element, link, table
-from sitekit.parts.refer import to_mechanism
+from sitekit.parts import part
+from sitekit.pieces.elements import code, element, link, table
+from sitekit.pieces.refer import to_mechanism
 from snippets.catalogue import CATALOGUE, Mechanism
 
 SECTION = "/plug-in-recipes.md#onnx"
@@ -27,8 +28,9 @@ def note(mechanism: Mechanism, language: Language) -> str:
     return element("p", f"{lead} {text}", class_="atlas-note")
 
 
-def onnx(language: Language) -> str:
-    """Return the table of all mechanisms that were measured."""
+@part("onnx")
+def onnx(body: str, language: Language) -> str:
+    """No body. Return the table of all mechanisms that were measured."""
     columns = [language.word(key) for key in ("mechanism", "onnx passed", "onnx refused")]
     rows = []
     for slug, recorded in _recorded().items():

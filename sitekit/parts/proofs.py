@@ -10,20 +10,22 @@ from sitekit import paths
 from sitekit.errors import fail
 from sitekit.language import Language
 from sitekit.pages import PROVED
-from sitekit.parts.html import code, element, grouped_table, link
-from sitekit.parts.inline import inline
-from sitekit.parts.source import chosen, mechanism
+from sitekit.parts import part
+from sitekit.pieces.elements import code, element, grouped_table, link
+from sitekit.pieces.named import chosen, mechanism_named
+from sitekit.pieces.prose import inline
 from snippets.catalogue import Mechanism
 
 
-def proofs(source: str, language: Language) -> str:
-    """Return the proofs of a fence: first line the slug, then lines `test_name: statement`.
+@part("proofs")
+def proofs(body: str, language: Language) -> str:
+    """The body: first line the slug, then lines `test_name: statement`.
 
     Raises:
         BuildError: slug or test is unknown, or docs/proofs.json does not hold the test.
     """
-    slug, *lines = source.strip().splitlines()
-    subject = mechanism(slug)
+    slug, *lines = body.strip().splitlines()
+    subject = mechanism_named(slug)
     recorded = _recorded(subject)
     columns = [language.word(key) for key in ("statement", "measured", "limit")]
     groups = []

@@ -7,8 +7,8 @@ from mkdocs.structure.nav import Navigation, Section
 from mkdocs.structure.pages import Page
 
 from sitekit.language import Language
-from sitekit.linebreaks import joined
-from sitekit.parts.inline import without_links
+from sitekit.markdown.linebreaks import joined
+from sitekit.pieces.prose import without_links
 from sitekit.plain.page import plain_name
 
 SENTENCE = re.compile(r".*?(?:[.!?](?=\s+[A-Z])|。|$)", re.DOTALL)

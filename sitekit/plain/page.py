@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from posixpath import relpath
 
-from sitekit import citations, paths
-from sitekit.fences import PARTS
-from sitekit.includes import INCLUDE
+from sitekit import paths, references
 from sitekit.language import Language
-from sitekit.linebreaks import joined
+from sitekit.markdown.citations import cited, in_words
+from sitekit.markdown.includes import INCLUDE
+from sitekit.markdown.linebreaks import joined
+from sitekit.markdown.reconstructions import leads_to_one
+from sitekit.parts import PARTS
 from sitekit.plain.html import to_markdown
-from sitekit.reconstructions import leads_to_one
 from snippets.catalogue import Evidence
 
 FENCE = re.compile(r"(?P<mark>`{3,}|~{3,}) *(?P<info>.*)")
@@ -32,8 +33,8 @@ def plain(markdown: str, name: str, language: Language) -> str:
         language: of the page.
     """
     text = "\n".join(_lines(markdown.splitlines(), name, language)).strip()
-    if keys := _cited(markdown):
-        entries = "\n".join(f"- {citations.entry_markdown(key)}" for key in citations.ordered(keys))
+    if keys := _keys(markdown):
+        entries = "\n".join(f"- {references.entry_markdown(key)}" for key in references.ordered(keys))
         text += f"\n\n## {language.word('cited')}\n\n{entries}"
     return text + "\n"
 
@@ -103,7 +104,7 @@ def _indented(lines: Iterator[str]) -> tuple[list[str], list[str]]:
 
 def _prose(text: str, language: Language) -> str:
     pieces = LITERAL.split(text)
-    pieces[::2] = (_linked(citations.in_words(piece, language), language) for piece in pieces[::2])
+    pieces[::2] = (_linked(in_words(piece, language), language) for piece in pieces[::2])
     return joined("".join(pieces))
 
 
@@ -132,6 +133,6 @@ def _from_page(target: str, name: str) -> str:
     return relpath(path, PurePosixPath(name).parent)
 
 
-def _cited(markdown: str) -> set[str]:
+def _keys(markdown: str) -> set[str]:
     """Return the keys that a page cites, and those whose BibTeX it offers."""
-    return citations.cited(LITERAL.sub("", markdown)) | set(COPIED.findall(markdown))
+    return cited(LITERAL.sub("", markdown)) | set(COPIED.findall(markdown))

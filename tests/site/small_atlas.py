@@ -186,7 +186,7 @@ theme: {{name: null, custom_dir: theme}}
 plugins: []
 extra: {{prefix: "{prefix}", language: {language}}}
 markdown_extensions:
-  sitekit.markdown: {{language: {language}}}
+  sitekit.markdown.extension: {{language: {language}}}
 """
 
 

@@ -7,15 +7,16 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from bs4 import BeautifulSoup, Tag
+from markdown import Markdown
 from playwright.sync_api import sync_playwright
 
+from sitekit import paths
 from sitekit.errors import BuildError
-from sitekit.fences import _fence
 from sitekit.language import ENGLISH, Language
+from sitekit.parts import PARTS
 from sitekit.parts.neighbours import neighbours
 from snippets.catalogue import CATALOGUE
 from tests.site import small_atlas
@@ -219,7 +220,7 @@ def test_neighbours(site: SmallAtlas) -> None:
 
 def test_neighbours_at_the_same_place_of_the_taxonomy() -> None:
     subject = CATALOGUE["criss_cross"]
-    nav = BeautifulSoup(neighbours(subject, ENGLISH), "html.parser")
+    nav = BeautifulSoup(neighbours(subject.slug, ENGLISH), "html.parser")
     assert [name.get_text() for name in nav.select("p")][:2] == ["Related", "Also self\u00a0× spatial"]
     related, alike = ([item.get_text() for item in group.select("a")] for group in nav.select("ul"))
     assert len(related) == len(subject.related)
@@ -238,7 +239,7 @@ def test_matrix(site: SmallAtlas) -> None:
     assert [mark["aria-label"] for mark in marks] == ["paper", "released code"]
     legend = "Marks of evidence: ¶ paper </> released code ≈ secondary accounts △ reconstruction"
     assert matrix.select("p")[-1].get_text() == legend
-    assert len(cells) == 7
+    assert list(cells) == ["channel"]
     assert {cell["aria-label"] for cell in matrix.select("td.atlas-empty")} == {"no mechanism"}
     assert links(matrix)[-2] == ("Plain", "foundations/plain/")
     assert links(matrix)[-1][1] == "how-it-is-proved/#evidence"
@@ -298,6 +299,8 @@ def test_bibliography(site: SmallAtlas) -> None:
     assert page(site, "bibliography").select_one("#ref-hu2018senet") is not None
 
 
+UNKNOWN = "unknown fence '{}', neither a part nor a language; did you mean '{}'?"
+
 REFUSED = [
     ("card", "senett", "unknown mechanism 'senett'; did you mean 'senet'?"),
     ("figure", "toy", "figure of toy: figures/weight_assignment/hard/toy.py is missing"),
@@ -327,6 +330,73 @@ def test_a_mistake_stops_the_build_in_words(
     assert message in built.stderr
     assert "Traceback" not in built.stderr
     assert re.search(r"docs/en/mistake\.md:\d+", built.stderr)
+
+
+def converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> str:
+    """Return the HTML of a page `docs/en/page.md`."""
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    monkeypatch.setattr(paths, "DOCS", tmp_path / "docs")
+    (tmp_path / "docs/en").mkdir(parents=True)
+    (tmp_path / "docs/en/page.md").write_text(text, encoding="utf-8")
+    extensions = ["admonition", "attr_list", "sitekit.markdown.extension"]
+    return str(Markdown(extensions=extensions).convert(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("```costs\nsenet\n```", 1, UNKNOWN.format("costs", "cost")),
+        ("A cost\n\n~~~ pyhton\n1\n~~~", 3, UNKNOWN.format("pyhton", "python")),
+        ("- costs\n\n    ```costs\n    senet\n    ```", 3, UNKNOWN.format("costs", "cost")),
+        ('!!! note\n\n    ```pyhton title="x"\n    1\n    ```', 3, UNKNOWN.format("pyhton", "python")),
+        ("> ```costs\n> senet\n> ```", 1, UNKNOWN.format("costs", "cost")),
+        ("``` { .costs .no-copy }\n1\n```", 1, UNKNOWN.format("costs", "cost")),
+        (
+            "```mermaid\n1\n```",
+            1,
+            "unknown fence 'mermaid', neither a part nor a language; parts: bibliography, ",
+        ),
+        ("```cost senet\n```", 1, "the fence 'cost' takes no options"),
+    ],
+)
+def test_an_unknown_fence_is_refused_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, line: int, message: str
+) -> None:
+    with pytest.raises(BuildError) as error:
+        converted(tmp_path, monkeypatch, text)
+    assert str(error.value).startswith(f"docs/en/page.md:{line}: {message}")
+
+
+def test_an_unknown_fence_of_a_notebook_is_found_in_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notebook = tmp_path / "docs/en/notebooks/first.py"
+    notebook.parent.mkdir(parents=True)
+    notebook.write_text("# %% [markdown]\n# Costs:\n#\n# ```costs\n# senet\n# ```\n", encoding="utf-8")
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    monkeypatch.setattr(paths, "DOCS", tmp_path / "docs")
+    with pytest.raises(BuildError, match=r"^docs/en/notebooks/first.py:4: unknown fence 'costs'"):
+        Markdown(extensions=["sitekit.markdown.extension"]).convert("Costs:\n\n```costs\nsenet\n```")
+
+
+@pytest.mark.parametrize(
+    ("opening", "language"),
+    [
+        ("```", "text"),
+        ("```Python", "Python"),
+        ('```py title="a.py" hl_lines="1"', "py"),
+        ("``` { .text .atlas-output .no-copy }", "text"),
+    ],
+)
+def test_code_in_a_known_language_is_highlighted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opening: str, language: str
+) -> None:
+    html = BeautifulSoup(converted(tmp_path, monkeypatch, f"{opening}\n```costs\n```"), "html.parser")
+    assert html.select_one("pre > code").text.strip() == "```costs"
+
+
+def test_every_file_of_parts_is_one_part() -> None:
+    assert set(PARTS) == {file.stem for file in (ROOT / "sitekit/parts").glob("[!_]*.py")}
 
 
 @pytest.fixture(scope="module")
@@ -383,11 +453,12 @@ def test_comparison_sorts_and_filters(address: str) -> None:
         browser.close()
 
 
-def test_an_error_of_any_kind_stops_the_build() -> None:
+def test_an_error_of_any_kind_stops_the_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Superfences swallows all but its own, and the page would show the source of the block."""
 
-    def broken(source: str, language: Language) -> str:
-        raise KeyError(source)
+    def broken(body: str, language: Language) -> str:
+        raise KeyError(body)
 
-    with pytest.raises(BuildError, match="card failed: KeyError: 'toy'"):
-        _fence(broken)("toy", "card", "card", {}, SimpleNamespace(sitekit_language=ENGLISH))
+    monkeypatch.setitem(PARTS, "matrix", broken)
+    with pytest.raises(BuildError, match=r"^docs/en/page.md:3: matrix failed: KeyError: ''$"):
+        converted(tmp_path, monkeypatch, "A matrix\n\n```matrix\n```")

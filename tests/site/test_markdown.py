@@ -10,8 +10,8 @@ from markdown import Markdown
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
 
-from sitekit import citations, mathfont, paths
-from sitekit.errors import BuildError, fail
+from sitekit import mathfont, paths, references
+from sitekit.errors import BuildError
 from sitekit.language import ENGLISH
 from snippets.catalogue import CATALOGUE
 
@@ -33,29 +33,13 @@ BIBLIOGRAPHY = """\
 """
 
 
-def refuse(source: str, language: str, css_class: str, options: object, md: Markdown, **_: object) -> str:
-    """Fence that fails."""
-    fail("refused", source)
-
-
-def bibliography(
-    source: str, language: str, css_class: str, options: object, md: Markdown, **_: object
-) -> str:
-    """Fence that shows the bibliography."""
-    return citations.bibliography_html(ENGLISH)
-
-
 def extensions(root: Path, language: str = "en") -> dict[str, dict[str, object]]:
-    fences = [
-        {"name": function.__name__, "class": "x", "format": function} for function in (refuse, bibliography)
-    ]
     return {
         "tables": {},
         "toc": {},
         "pymdownx.arithmatex": {"generic": True},
         "pymdownx.snippets": {"base_path": [str(root)], "check_paths": True},
-        "pymdownx.superfences": {"custom_fences": fences},
-        "sitekit.markdown": {"language": language},
+        "sitekit.markdown.extension": {"language": language},
     }
 
 
@@ -188,20 +172,20 @@ def test_broken_bibliography_is_refused_with_its_line(site: Path) -> None:
 
 
 def test_bibtex_to_copy(site: Path) -> None:
-    assert citations.bibtex("hu2018senet").splitlines()[:3] == [
+    assert references.bibtex("hu2018senet").splitlines()[:3] == [
         "@inproceedings{hu2018senet,",
         "  author    = {Hu, Jie and Shen, Li and Sun, Gang},",
         "  title     = {Squeeze-and-{Excitation} Networks},",
     ]
-    assert citations.year("hu2018senet") == 2018
-    assert citations.paper_url("hu2018senet") == "https://arxiv.org/abs/1709.01507"
-    assert citations.paper_url("jain2019") == "https://doi.org/10.1/x"
+    assert references.year("hu2018senet") == 2018
+    assert references.paper_url("hu2018senet") == "https://arxiv.org/abs/1709.01507"
+    assert references.paper_url("jain2019") == "https://doi.org/10.1/x"
 
 
 def test_entry_is_escaped_and_without_braces(site: Path) -> None:
-    html = citations.entry_html("jain2019", ENGLISH)
+    html = references.entry_html("jain2019", ENGLISH)
     assert '<cite lang="en">Attention is not &lt;Explanation&gt;</cite>. NAACL 2019.' in html
-    assert "Squeeze-and-Excitation Networks" in citations.entry_html("hu2018senet", ENGLISH)
+    assert "Squeeze-and-Excitation Networks" in references.entry_html("hu2018senet", ENGLISH)
 
 
 @pytest.mark.parametrize("directory_urls", [True, False])
@@ -245,22 +229,18 @@ def test_missing_include_is_refused_with_the_nearest_path(site: Path) -> None:
     )
 
 
-def test_failing_fence_stops_the_build(site: Path) -> None:
-    assert refusal(site, "# someone\n\n```refuse\nsome\n```\n") == "docs/en/page.md:4: refused"
-
-
 def test_every_mechanism_cites_an_entry_of_the_real_bibliography() -> None:
     for mechanism in CATALOGUE.values():
-        assert citations.paper_url(mechanism.citation).startswith("https://")
+        assert references.paper_url(mechanism.citation).startswith("https://")
 
 
 def test_every_real_entry_is_complete() -> None:
-    ids = re.findall(r'id="ref-([^"]+)"', citations.bibliography_html(ENGLISH))
+    ids = re.findall(r'id="ref-([^"]+)"', references.bibliography_html(ENGLISH))
     assert len(ids) == len(set(ids)) >= 30
     for key in ids:
-        assert citations.year(key) > 1900
-        assert citations.short(key, ENGLISH)
-        assert "\\" not in citations.bibtex(key)
+        assert references.year(key) > 1900
+        assert references.short(key, ENGLISH)
+        assert "\\" not in references.bibtex(key)
 
 
 @pytest.fixture(scope="module")

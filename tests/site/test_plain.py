@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sitekit import fences
 from sitekit.language import ENGLISH
+from sitekit.parts import PARTS
 from sitekit.plain.page import plain
 from snippets.catalogue import CATALOGUE
 from tests.conftest import PROOFS, ROOT
@@ -58,7 +58,7 @@ def test_links_lead_to_plain_pages_and_files(site: Path, texts: dict[Path, str])
 
 
 def test_nothing_is_left_that_only_the_site_understands(site: Path, texts: dict[Path, str]) -> None:
-    fence = "|".join(fences.PARTS.keys() - {"bibtex"})
+    fence = "|".join(PARTS.keys() - {"bibtex"})
     for file, text in texts.items():
         name = file.relative_to(site)
         assert "--8<--" not in text, name

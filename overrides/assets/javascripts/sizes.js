@@ -5,7 +5,7 @@ import { formulas } from "./formulas.js"
 
 const PREFIXES = [[1e15, "P"], [1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]]
 
-// A count as sitekit/parts/numbers.py writes it
+// A count as sitekit/pieces/numbers.py writes it
 const short = (count) => {
   if (count < 100000) return count.toLocaleString("en")
   const [size, prefix] = PREFIXES.find(([size]) => count >= size * 0.9995)
@@ -13,7 +13,7 @@ const short = (count) => {
   return `${value.toFixed(value < 9.995 ? 2 : value < 99.95 ? 1 : 0)} ${prefix}`
 }
 
-// Sizes as sitekit/parts/sizes.py writes them
+// Sizes as sitekit/pieces/sizes.py writes them
 const text = (sizes) => {
   const parts = []
   for (const [name, size] of sizes) {

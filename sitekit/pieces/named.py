@@ -7,7 +7,7 @@ from sitekit.errors import fail
 from snippets.catalogue import CATALOGUE, Mechanism
 
 
-def mechanism(name: str) -> Mechanism:
+def mechanism_named(name: str) -> Mechanism:
     """Return the mechanism of this slug.
 
     Raises:

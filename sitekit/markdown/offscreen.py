@@ -5,17 +5,11 @@ Their height is known without them, so nothing moves when they appear.
 
 import re
 
-from markdown import Markdown  # type: ignore[import-untyped]
 from markdown.postprocessors import Postprocessor  # type: ignore[import-untyped]
 
 from sitekit.svg import size
 
 CODE = re.compile(r"(<pre><span></span><code)(>.*?</code></pre>)", re.DOTALL)
-
-
-def register(md: Markdown) -> None:
-    """Run when the blocks of code, stashed until `raw_html` (30), are back."""
-    md.postprocessors.register(Lines(), "sitekit-offscreen", 5)
 
 
 def ratio(svg: str) -> str:

@@ -5,16 +5,10 @@ The headings stay outside: the theme asks for the place of each, and would have 
 
 import xml.etree.ElementTree as etree
 
-from markdown import Markdown  # type: ignore[import-untyped]
 from markdown.treeprocessors import Treeprocessor  # type: ignore[import-untyped]
 
 HEADINGS = ("h1", "h2", "h3")
 MOST = 5  # blocks in a piece
-
-
-def register(md: Markdown) -> None:
-    """Run after the table of contents has been made (5)."""
-    md.treeprocessors.register(Bodies(md), "sitekit-bodies", 1)
 
 
 class Bodies(Treeprocessor):  # type: ignore[misc]

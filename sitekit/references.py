@@ -1,50 +1,17 @@
-"""Citations: `[@hu2018senet]` becomes "Hu et al., 2018" and leads to the bibliography page."""
+"""The papers of docs/references.bib: how they are cited, listed, and where they are to be read."""
 
-import re
-import xml.etree.ElementTree as etree
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from functools import lru_cache
 from html import escape
 from pathlib import Path
 
-from markdown import Markdown  # type: ignore[import-untyped]
-from markdown.inlinepatterns import InlineProcessor  # type: ignore[import-untyped]
 from pybtex.database import Entry, Person, parse_file  # type: ignore[import-untyped]
 from pybtex.exceptions import PybtexError  # type: ignore[import-untyped]
 
 from sitekit import paths
 from sitekit.errors import BuildError, fail
 from sitekit.language import ENGLISH, Language
-
-KEY = r"[\w:-]+"
-CITATION = r"\[(@[\w:-]+(?:\s*;\s*@[\w:-]+)*)\]"
-PAGE = "/bibliography.md"
-
-
-def register(md: Markdown, language: Language) -> None:
-    """Run before the patterns of links (160 to 170), after code and formulas (190)."""
-    md.inlinePatterns.register(Citations(md, language), "sitekit-citations", 175)
-
-
-class Citations(InlineProcessor):  # type: ignore[misc]
-    """Emits links to a source path from the root of the docs; the generator makes them relative."""
-
-    def __init__(self, md: Markdown, language: Language) -> None:
-        super().__init__(CITATION, md)
-        self.language = language
-
-    def handleMatch(self, m: re.Match[str], data: str) -> tuple[etree.Element, int, int]:
-        opening, closing = self.language.brackets
-        span = etree.Element("span", {"class": "citation"})
-        span.text = opening
-        for key in re.findall(KEY, m[1]):
-            if len(span):
-                span[-1].tail = self.language.semicolon
-            link = etree.SubElement(span, "a", {"href": f"{PAGE}#ref-{key}"})
-            link.text = short(key, self.language, source=m[0])
-        span[-1].tail = closing
-        return span, m.start(0), m.end(0)
 
 
 def short(key: str, language: Language, source: str = "") -> str:
@@ -122,22 +89,6 @@ def _stop(title: str) -> str:
 def ordered(keys: Iterable[str]) -> list[str]:
     """Return keys in the order of the bibliography: by first author, then by year."""
     return sorted(keys, key=_order)
-
-
-def in_words(text: str, language: Language) -> str:
-    """Return a line of Markdown with its citations spelled out: "(Hu et al., 2018)"."""
-    opening, closing = language.brackets
-
-    def spelled(found: re.Match[str]) -> str:
-        cited = (short(key, language, source=found[0]) for key in re.findall(KEY, found[1]))
-        return f"{opening}{language.semicolon.join(cited)}{closing}"
-
-    return re.sub(CITATION, spelled, text)
-
-
-def cited(text: str) -> set[str]:
-    """Return the keys of all citations in a text."""
-    return {key for found in re.finditer(CITATION, text) for key in re.findall(KEY, found[1])}
 
 
 def bibliography_html(language: Language) -> str:

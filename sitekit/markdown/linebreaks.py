@@ -7,7 +7,6 @@ A number keeps what belongs to it, as in "3 × 3" and "28 %", and a formula the 
 
 import re
 
-from markdown import Markdown  # type: ignore[import-untyped]
 from markdown.postprocessors import Postprocessor  # type: ignore[import-untyped]
 
 WIDE = "[\u2018-\u201d\u3000-\u30ff\u3400-\u9fff\uff00-\uff60]"
@@ -20,11 +19,6 @@ SPACE_BEFORE_BRACKET = re.compile(r"[ \n]+((?:<span\b[^>]*>)*（)")
 IN_NUMBER = re.compile(r"(?<=\d) (?=[×%]|(?:[kMG]|[kMG]i?B|ms|px)\b)|(?<=×) (?=\d)")
 AFTER_FORMULA = re.compile(r"(?<=\\\)</span>)(?=[,.;:!?)、。，：；！？）])")
 NO_BREAK_SPACE, WORD_JOINER = "\u00a0", "\u2060"
-
-
-def register(md: Markdown) -> None:
-    """Run before the blocks of code, stashed until `raw_html` (30), are back."""
-    md.postprocessors.register(LineBreaks(), "sitekit-linebreaks", 35)
 
 
 class LineBreaks(Postprocessor):  # type: ignore[misc]

@@ -1,6 +1,6 @@
 """Counts for readers."""
 
-from sitekit.parts.html import element
+from sitekit.pieces.elements import element
 
 _EXACT = 100_000
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))

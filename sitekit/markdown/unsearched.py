@@ -2,17 +2,11 @@
 
 import re
 
-from markdown import Markdown  # type: ignore[import-untyped]
 from markdown.postprocessors import Postprocessor  # type: ignore[import-untyped]
 
 CODE = '<div class="language-python highlight"'
 LEFT_OUT = re.compile(rf'{CODE}|<div class="atlas-(?:proofs|cost|bibtex|neighbours)\b[^"]*"')
 MARK = " data-search-exclude"
-
-
-def register(md: Markdown) -> None:
-    """Run when the blocks of code, stashed until `raw_html` (30), are back."""
-    md.postprocessors.register(LeftOut(), "sitekit-search", 6)
 
 
 class LeftOut(Postprocessor):  # type: ignore[misc]

@@ -5,8 +5,8 @@ from functools import cache
 
 from markdown import Markdown  # type: ignore[import-untyped]
 
-from sitekit import citations
 from sitekit.language import Language
+from sitekit.markdown.citations import CITATION, Citations
 
 
 def inline(text: str, language: Language) -> str:
@@ -26,12 +26,13 @@ def without_links(text: str) -> str:
     >>> without_links("A [gate](../x.md) for each channel [@hu2018senet].")
     'A gate for each channel.'
     """
-    return re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", re.sub(r"\s*" + citations.CITATION, "", text))
+    return re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", re.sub(r"\s*" + CITATION, "", text))
 
 
 @cache
 def _markdown(language: Language) -> Markdown:
     arithmatex = {"pymdownx.arithmatex": {"generic": True}}
     md = Markdown(extensions=list(arithmatex), extension_configs=arithmatex, output_format="xhtml")
-    citations.register(md, language)
+    md.sitekit_language = language
+    md.inlinePatterns.register(Citations(md), "sitekit-citations", 175)
     return md

@@ -3,7 +3,6 @@
 import re
 from html import unescape
 
-from markdown import Markdown  # type: ignore[import-untyped]
 from markdown.postprocessors import Postprocessor  # type: ignore[import-untyped]
 from math_core import LatexError, LatexToMathML
 
@@ -46,17 +45,8 @@ def block(tex: str, language: Language) -> str:
     )
 
 
-def register(md: Markdown, language: Language) -> None:
-    """Convert the formulas of each page, after all other postprocessors."""
-    md.postprocessors.register(Formulas(md, language), "sitekit-math", 5)
-
-
 class Formulas(Postprocessor):  # type: ignore[misc]
     """Python-Markdown runs this on the page and, for the table of contents, on each heading."""
-
-    def __init__(self, md: Markdown, language: Language) -> None:
-        super().__init__(md)
-        self.language = language
 
     def run(self, text: str) -> str:
         return FORMULA.sub(self._replace, text)
@@ -64,7 +54,7 @@ class Formulas(Postprocessor):  # type: ignore[misc]
     def _replace(self, match: re.Match[str]) -> str:
         if match["inline"] is not None:
             return inline(unescape(match["inline"]))
-        return block(unescape(match["block"]), self.language)
+        return block(unescape(match["block"]), self.md.sitekit_language)
 
 
 def _mathml(converter: LatexToMathML, tex: str, display: bool) -> str:

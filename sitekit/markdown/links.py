@@ -9,17 +9,11 @@ written from the root of the language, `/attention-domain/channel/senet.md#code`
 import re
 import xml.etree.ElementTree as etree
 
-from markdown import Markdown  # type: ignore[import-untyped]
 from markdown.treeprocessors import Treeprocessor  # type: ignore[import-untyped]
 from markdown.util import HTML_PLACEHOLDER_RE  # type: ignore[import-untyped]
 
 MARK = "data-tree"
 MARKED = re.compile(rf"\s*<[a-z]+[^>]*\s{MARK}")
-
-
-def register(md: Markdown) -> None:
-    """Run after the inline patterns (20) and before table of contents and anchors (5)."""
-    md.treeprocessors.register(Links(md), "sitekit-links", 15)
 
 
 class Links(Treeprocessor):  # type: ignore[misc]

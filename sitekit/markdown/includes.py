@@ -4,18 +4,12 @@ import re
 from difflib import get_close_matches
 from pathlib import Path
 
-from markdown import Markdown  # type: ignore[import-untyped]
 from markdown.preprocessors import Preprocessor  # type: ignore[import-untyped]
 from pymdownx.snippets import SnippetPreprocessor  # type: ignore[import-untyped]
 
 from sitekit.errors import fail
 
 INCLUDE = re.compile(r"""^[ \t]*-+8<-+[ \t]+(["'])(?P<path>[^:"'\n]+)[^"'\n]*\1[ \t]*$""", re.MULTILINE)
-
-
-def register(md: Markdown) -> None:
-    """Check includes just before pymdownx.snippets (priority 32) resolves them."""
-    md.preprocessors.register(Includes(md), "sitekit-includes", 33)
 
 
 class Includes(Preprocessor):  # type: ignore[misc]

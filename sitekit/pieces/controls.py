@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from html import escape
 
 from sitekit.language import Language
-from sitekit.parts.html import element
+from sitekit.pieces.elements import element
 
 _FIELDS = ("B", "C", "H = W", "T = S", "D = E = d", "heads", "r")
 _FREE = "r"  # differs between mechanisms: each keeps its own until the reader sets one

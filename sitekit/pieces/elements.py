@@ -1,6 +1,6 @@
 """Well-formed HTML for the parts of a page.
 
-Each part puts `data_tree=""` on its outermost element: sitekit.links then hands it to the generator,
+Each part puts `data_tree=""` on its outermost element: sitekit.markdown.links then hands it to the generator,
 which makes links from the root of the language (`/attention-domain/channel/senet.md`) relative and checks
 them.
 """
@@ -30,7 +30,7 @@ def code(text: str) -> str:
 
 
 def formula(tex: str) -> str:
-    """Return a formula in a line of text; sitekit.math turns it into MathML."""
+    """Return a formula in a line of text; sitekit.markdown.formulas turns it into MathML."""
     return element("span", escape(rf"\({tex}\)", quote=False), class_="arithmatex")
 
 
@@ -40,7 +40,7 @@ def block_formula(tex: str) -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], **attributes: str) -> str:
-    """Return a table whose rows are named by their first cell; sitekit.tables lets it scroll.
+    """Return a table whose rows are named by their first cell; sitekit.markdown.tables lets it scroll.
 
     Args:
         columns: heading of each column, as text.

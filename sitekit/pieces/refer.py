@@ -2,10 +2,10 @@
 
 from html import escape
 
-from sitekit import citations, pages
+from sitekit import pages, references
 from sitekit.language import Language
-from sitekit.parts.html import link
-from sitekit.parts.inline import inline
+from sitekit.pieces.elements import link
+from sitekit.pieces.prose import inline
 from snippets.catalogue import Domain, Mechanism, Weights
 
 
@@ -25,4 +25,4 @@ def to_overview(value: Weights | Domain, language: Language) -> str:
 def to_paper(mechanism: Mechanism, language: Language) -> str:
     """Return the short citation as a link to the paper."""
     key = mechanism.citation
-    return link(citations.paper_url(key), escape(citations.short(key, language)))
+    return link(references.paper_url(key), escape(references.short(key, language)))

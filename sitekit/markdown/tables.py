@@ -1,16 +1,16 @@
-"""Markdown extension: a table scrolls inside its own box on a narrow screen.
+"""A table scrolls inside its own box on a narrow screen.
 
 It has a class, because the script of the theme wraps each one without and so lays out the page again.
 """
 
-from typing import Any
 from xml.etree.ElementTree import Element
 
-from markdown import Extension, Markdown  # type: ignore[import-untyped]
 from markdown.treeprocessors import Treeprocessor  # type: ignore[import-untyped]
 
 
-class _Wrap(Treeprocessor):  # type: ignore[misc]
+class Tables(Treeprocessor):  # type: ignore[misc]
+    """Puts a box around each table."""
+
     def run(self, root: Element) -> None:
         for parent in list(root.iter()):
             for place, child in enumerate(list(parent)):
@@ -21,12 +21,3 @@ class _Wrap(Treeprocessor):  # type: ignore[misc]
                     box.tail, child.tail = child.tail, None
                     box.append(child)
                     parent[place] = box
-
-
-class TablesExtension(Extension):  # type: ignore[misc]
-    def extendMarkdown(self, md: Markdown) -> None:
-        md.treeprocessors.register(_Wrap(md), "atlas-tables", 2)
-
-
-def makeExtension(**kwargs: Any) -> TablesExtension:
-    return TablesExtension(**kwargs)

@@ -1,7 +1,7 @@
 """Says of each link to a reconstruction that it leads to one, wherever the text of a page has such a link.
 
 A reader who is sent to a mechanism should know before the choice, not after, that gaps were filled in it
-(`Evidence.RECONSTRUCTION`). Parts of a page say it themselves (sitekit.parts.evidence).
+(`Evidence.RECONSTRUCTION`). Parts of a page say it themselves (sitekit.pieces.badges).
 """
 
 import re
@@ -9,19 +9,13 @@ import xml.etree.ElementTree as etree
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from markdown import Markdown  # type: ignore[import-untyped]
 from markdown.treeprocessors import Treeprocessor  # type: ignore[import-untyped]
 
 from sitekit.pages import PROVED
-from sitekit.parts.evidence import MARKS
+from sitekit.pieces.badges import MARKS
 from snippets.catalogue import CATALOGUE, Evidence
 
 HEADING = re.compile("h[1-6]")
-
-
-def register(md: Markdown) -> None:
-    """Run after the inline patterns (20), which make the links, and before the parts come in (15)."""
-    md.treeprocessors.register(_Marks(md), "sitekit-reconstructions", 16)
 
 
 def leads_to_one(target: str) -> bool:
@@ -37,7 +31,9 @@ def leads_to_one(target: str) -> bool:
     return found is not None and Evidence.RECONSTRUCTION in found.evidence
 
 
-class _Marks(Treeprocessor):  # type: ignore[misc]
+class Reconstructions(Treeprocessor):  # type: ignore[misc]
+    """Puts a mark behind each link to a reconstruction."""
+
     def run(self, root: etree.Element) -> None:
         for parent, place in list(_links(root))[::-1]:
             link = parent[place]

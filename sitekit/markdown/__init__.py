@@ -1,0 +1,1 @@
+"""What the site adds to Markdown. The order in which it runs is in sitekit.markdown.extension."""

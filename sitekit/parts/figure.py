@@ -1,0 +1,35 @@
+"""Figures, as they were drawn by running the code."""
+
+from html import escape
+
+from sitekit import pages
+from sitekit.errors import fail
+from sitekit.kinds import figures
+from sitekit.language import Language
+from sitekit.markdown.offscreen import ratio
+from sitekit.parts import part
+from sitekit.pieces.elements import element
+from sitekit.pieces.named import chosen, mechanism_named
+from sitekit.store import drawing
+
+
+@part("figure")
+def figure(body: str, language: Language) -> str:
+    """Return the figure of a mechanism, or the one at a path below figures/; its caption follows the fence.
+
+    Raises:
+        BuildError: there is no such mechanism or figure.
+    """
+    name = body.strip()
+    if "/" in name:
+        return _labelled(drawing(chosen("figure", name, figures()), language), language.word("figure"))
+    mechanism = mechanism_named(name)
+    if mechanism.path not in figures():
+        fail(f"figure of {name}: figures/{mechanism.path}.py is missing", name)
+    title = pages.short_title(pages.page(mechanism), language)
+    return _labelled(drawing(mechanism.path, language), language.word("figure of", title=title))
+
+
+def _labelled(svg: str, label: str) -> str:
+    named = svg.replace("<svg ", f'<svg aria-label="{escape(label)}" ', 1)
+    return element("figure", named, class_="atlas-figure", data_later="", style=ratio(svg))

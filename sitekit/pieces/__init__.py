@@ -1,0 +1,1 @@
+"""What the parts of a page (sitekit.parts) are made of."""
