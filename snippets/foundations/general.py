@@ -117,7 +117,8 @@ def _fitting(weights: Tensor, x: Tensor) -> Tensor:
         n not in (1, size) for n, size in zip(weights.shape, x.shape, strict=True)
     ):
         raise ValueError(
-            f"weights {tuple(weights.shape)} must have the axes of x {tuple(x.shape)}, each whole or 1"
+            f"weights {tuple(weights.shape)} must have {x.dim()} dimensions that broadcast to x "
+            f"{tuple(x.shape)}"
         )
     return weights
 

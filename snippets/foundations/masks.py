@@ -34,16 +34,19 @@ def padding(lengths: Tensor, S: int) -> Tensor:
     Looks at the values, so call it outside compiled code.
 
     Raises:
-        ValueError: `lengths` are not integers (B,), or one is below 0 or above S.
+        TypeError: `lengths` are not integer.
+        ValueError: `lengths` are not (B,), or one is below 0 or above S.
 
     >>> padding(torch.tensor([3, 1]), 4).squeeze().int()
     tensor([[1, 1, 1, 0],
             [1, 0, 0, 0]], dtype=torch.int32)
     """
-    if lengths.dim() != 1 or lengths.is_floating_point() or lengths.dtype == torch.bool:
-        raise ValueError(f"lengths {tuple(lengths.shape)}, {lengths.dtype}, must be integers (B,)")
+    if lengths.is_floating_point() or lengths.dtype == torch.bool:
+        raise TypeError(f"lengths must be integer, not {lengths.dtype}")
+    if lengths.dim() != 1:
+        raise ValueError(f"lengths {tuple(lengths.shape)} must be (B,)")
     if not ((lengths >= 0) & (lengths <= S)).all():
-        raise ValueError(f"lengths from {lengths.min()} to {lengths.max()} must be from 0 to S = {S}")
+        raise ValueError(f"lengths {lengths.min()} to {lengths.max()} must be in [0, {S}]")
     real = torch.arange(S, device=lengths.device) < lengths[:, None]  # (B, S)
     return real[:, None, None]  # (B, 1, 1, S)
 
@@ -58,7 +61,7 @@ def to_additive(mask: Tensor, dtype: torch.dtype, hidden: float = -math.inf) -> 
         ValueError: `hidden` is above -100, too little to hide anything, or NaN.
     """
     if not dtype.is_floating_point:
-        raise TypeError(f"an additive mask must be float, not {dtype}")
+        raise TypeError(f"dtype must be floating-point, not {dtype}")
     if not hidden <= -100:
         raise ValueError(f"hidden {hidden} must be at most -100")
     return torch.zeros_like(mask, dtype=dtype).masked_fill(~_bool(mask), hidden)
@@ -77,10 +80,10 @@ def from_additive(added: Tensor) -> Tensor:
     tensor([ True, False, False])
     """
     if not added.is_floating_point():
-        raise TypeError(f"an additive mask must be float, not {added.dtype}")
+        raise TypeError(f"added must be floating-point, not {added.dtype}")
     mask = added == 0
     if not (mask | (added <= -100)).all():
-        raise ValueError("an additive mask holds 0 = may be attended and at most -100 = hidden, nothing else")
+        raise ValueError("added must hold only 0 = may be attended and -100 or less = hidden")
     return mask
 
 
@@ -93,7 +96,7 @@ def to_mha(mask: Tensor, shape: tuple[int, int, int, int]) -> Tensor:
     return ~mask.expand(shape).flatten(0, 1)
 
 
-def from_mha(attn_mask: Tensor, heads: int) -> Tensor:
+def from_mha(attn_mask: Tensor, num_heads: int) -> Tensor:
     """Return the mask of a boolean `attn_mask`, (T, S) or (B * heads, T, S): (1 or B, 1 or heads, T, S).
 
     Raises:
@@ -103,9 +106,11 @@ def from_mha(attn_mask: Tensor, heads: int) -> Tensor:
     allowed = ~_bool(attn_mask, "attn_mask", "hidden")
     if allowed.dim() == 2:
         return allowed[None, None]
-    if allowed.dim() != 3 or allowed.shape[0] % heads:
-        raise ValueError(f"attn_mask {tuple(attn_mask.shape)} must be (T, S) or (B * {heads}, T, S)")
-    return allowed.view(len(allowed) // heads, heads, *allowed.shape[1:])
+    if allowed.dim() != 3 or allowed.shape[0] % num_heads:
+        raise ValueError(
+            f"attn_mask {tuple(attn_mask.shape)} must be (T, S) or (B * heads, T, S) with heads = {num_heads}"
+        )
+    return allowed.view(len(allowed) // num_heads, num_heads, *allowed.shape[1:])
 
 
 def to_mha_padding(mask: Tensor) -> Tensor:
@@ -135,10 +140,12 @@ def from_huggingface(attention_mask: Tensor) -> Tensor:
         ValueError: it is not (B, S), or holds anything but ones and zeros.
     """
     if attention_mask.is_floating_point():
-        raise TypeError(f"attention_mask must be integers, not {attention_mask.dtype}; see from_additive")
+        raise TypeError(f"attention_mask must be integer, not {attention_mask.dtype}; see from_additive")
+    if attention_mask.dim() != 2:
+        raise ValueError(f"attention_mask {tuple(attention_mask.shape)} must be (B, S)")
     ones = attention_mask == 1
-    if attention_mask.dim() != 2 or not (ones | (attention_mask == 0)).all():
-        raise ValueError(f"attention_mask {tuple(attention_mask.shape)} must be (B, S), of ones and zeros")
+    if not (ones | (attention_mask == 0)).all():
+        raise ValueError("attention_mask must hold only 1 = may be attended and 0 = hidden")
     return ones[:, None, None]
 
 
@@ -193,7 +200,7 @@ class MaskedAttention(nn.Module):
         shape = _shape(query, key)
         if value.shape[:-1] != key.shape[:-1]:
             raise ValueError(
-                f"value {tuple(value.shape)} must be (B, heads, S, d_v) with the length of key "
+                f"value {tuple(value.shape)} must be (B, heads, S, d_v) with B and S of key "
                 f"{tuple(key.shape)}"
             )
         if mask is not None:
@@ -210,7 +217,7 @@ def _bool(mask: Tensor, name: str = "mask", true: str = "may be attended") -> Te
 def _of_keys(mask: Tensor) -> Tensor:
     """Return the keys that all queries of a sample may see: (B, 1, 1, S) -> (B, S)."""
     if mask.dim() != 4 or mask.shape[1:3] != (1, 1):
-        raise ValueError(f"mask {tuple(mask.shape)} is not (B, 1, 1, S), the same for all heads and queries")
+        raise ValueError(f"mask {tuple(mask.shape)} must be (B, 1, 1, S) with the same keys for all queries")
     return _bool(mask)[:, 0, 0]
 
 
@@ -218,7 +225,8 @@ def _shape(query: Tensor, key: Tensor) -> tuple[int, ...]:
     """Return (B, heads, T, S)."""
     if query.dim() != 4 or key.dim() != 4 or query.shape[:2] != key.shape[:2]:
         raise ValueError(
-            f"query {tuple(query.shape)} must be (B, heads, T, d) and key {tuple(key.shape)} (B, heads, S, d)"
+            f"query {tuple(query.shape)} and key {tuple(key.shape)} must be (B, heads, T, d) and "
+            "(B, heads, S, d) with the same B and heads"
         )
     return (*query.shape[:3], key.shape[2])
 

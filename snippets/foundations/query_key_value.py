@@ -160,7 +160,8 @@ class Attention(nn.Module):
         """Return g(x), the weights: (B, T, S). `value` is not used: the arguments are those of forward."""
         if query.dim() != 3 or key.dim() != 3 or query.shape[0] != key.shape[0]:
             raise ValueError(
-                f"query {tuple(query.shape)} must be (B, T, d_q) and key {tuple(key.shape)} (B, S, d_k)"
+                f"query {tuple(query.shape)} and key {tuple(key.shape)} must be (B, T, d_q) and (B, S, d_k) "
+                "with the same B"
             )
         return weigh(self.score(query, key), mask).to(query.dtype)
 
@@ -171,7 +172,7 @@ class Attention(nn.Module):
         value = key if value is None else value
         if value.shape[:-1] != key.shape[:-1]:
             raise ValueError(
-                f"value {tuple(value.shape)} must be (B, S, d_v) with the length of key {tuple(key.shape)}"
+                f"value {tuple(value.shape)} must be (B, S, d_v) with B and S of key {tuple(key.shape)}"
             )
         return read(self.attention(query, key, mask=mask), value)
 

@@ -29,7 +29,7 @@ class MaxPooling(nn.Module):
         - forward(x): (B, C)
 
     Raises:
-        ValueError: `beta` is negative or NaN, or x is not (B, C, H, W).
+        ValueError: `beta` is below 0 or NaN, or x is not (B, C, H, W).
 
     >>> x = torch.tensor([1.0, 3.0]).log().view(1, 1, 1, 2)
     >>> [round(MaxPooling(beta).attention(x)[..., 1].item(), 3) for beta in (0, 1, 2, math.inf)]
@@ -39,7 +39,7 @@ class MaxPooling(nn.Module):
     def __init__(self, beta: float = math.inf) -> None:
         super().__init__()
         if not beta >= 0:
-            raise ValueError(f"beta {beta} must not be negative")
+            raise ValueError(f"beta {beta} must be at least 0")
         self.beta = beta
 
     def attention(self, x: Tensor) -> Tensor:
@@ -132,7 +132,7 @@ class Focus(nn.Module):
     def attention(self, x: Tensor, query: Tensor) -> Tensor:
         """Return g(x, q), where each query looks: (B, C, H, W), (B, T, D) -> (B, T, H, W)."""
         if query.dim() != 3 or query.shape[0] != _map(x).shape[0]:
-            raise ValueError(f"query {tuple(query.shape)} must be (B, T, D) for x {tuple(x.shape)}")
+            raise ValueError(f"query {tuple(query.shape)} must be (B, T, D) with B of x {tuple(x.shape)}")
         root = math.sqrt(x.shape[1])  # scores may pass 65504, where float16 ends
         scores = self.W(query) / root @ x.flatten(2)  # (B, T, N)
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32)) * root

@@ -18,7 +18,7 @@ import operator
 import torch
 from torch import Tensor, nn
 
-KINDS = ("dot", "scaled_dot", "general", "additive", "concat", "location")
+MODES = ("dot", "scaled_dot", "general", "additive", "concat", "location")
 
 
 class ScoredAttention(nn.Module):
@@ -34,7 +34,7 @@ class ScoredAttention(nn.Module):
     g(x) = softmax(s(q, k_1), ..., s(q, k_S)); f(g, x) = sum over s of g_s v_s.
 
     Args:
-        kind: one of `KINDS`.
+        mode: one of `MODES`.
         query_dim: width d_q of the queries.
         key_dim: width d_k of the keys, also where they are not looked at (location).
         hidden_dim: number d_a of hidden units, for additive and concat.
@@ -51,7 +51,7 @@ class ScoredAttention(nn.Module):
         - forward(query, key, value): (B, T, d_v)
 
     Raises:
-        ValueError: `kind` is unknown, a width is below 1, a dot product has two widths, location meets more
+        ValueError: `mode` is unknown, a width is below 1, a dot product has two widths, location meets more
             than `max_keys` keys, or query, key, value or mask do not fit each other.
         TypeError: a width is no whole number, or `mask` is not bool.
 
@@ -71,36 +71,38 @@ class ScoredAttention(nn.Module):
     Only location does not see the keys:
 
     >>> unseen = []
-    >>> for kind in KINDS:
-    ...     attend = ScoredAttention(kind, 4, 4)
+    >>> for mode in MODES:
+    ...     attend = ScoredAttention(mode, 4, 4)
     ...     if torch.equal(attend.attention(query, key), attend.attention(query, key + key.square())):
-    ...         unseen.append(kind)
+    ...         unseen.append(mode)
     >>> unseen
     ['location']
     """
 
     def __init__(
-        self, kind: str, query_dim: int, key_dim: int, hidden_dim: int = 64, max_keys: int = 64
+        self, mode: str, query_dim: int, key_dim: int, hidden_dim: int = 64, max_keys: int = 64
     ) -> None:
         super().__init__()
-        if kind not in KINDS:
-            raise ValueError(f"kind {kind!r} is not one of {', '.join(KINDS)}")
+        if mode not in MODES:
+            raise ValueError(f"mode {mode!r} must be one of {', '.join(MODES)}")
         if min(operator.index(size) for size in (query_dim, key_dim, hidden_dim, max_keys)) < 1:
-            sizes = f"query_dim {query_dim}, key_dim {key_dim}, hidden_dim {hidden_dim}, max_keys {max_keys}"
-            raise ValueError(f"{sizes} must be at least 1")
-        if "dot" in kind and query_dim != key_dim:
-            raise ValueError(f"query_dim {query_dim} is not key_dim {key_dim}, as {kind} needs")
-        self.kind, self.query_dim, self.key_dim, self.max_keys = kind, query_dim, key_dim, max_keys
-        if kind == "general":
+            raise ValueError(
+                f"query_dim {query_dim}, key_dim {key_dim}, hidden_dim {hidden_dim} and max_keys {max_keys} "
+                "must be at least 1"
+            )
+        if "dot" in mode and query_dim != key_dim:
+            raise ValueError(f"query_dim {query_dim} must be equal to key_dim {key_dim} in mode {mode!r}")
+        self.mode, self.query_dim, self.key_dim, self.max_keys = mode, query_dim, key_dim, max_keys
+        if mode == "general":
             self.W = nn.Linear(query_dim, key_dim, bias=False)
-        elif kind == "location":
+        elif mode == "location":
             self.W = nn.Linear(query_dim, max_keys, bias=False)
-        elif kind == "additive":
+        elif mode == "additive":
             self.W_q = nn.Linear(query_dim, hidden_dim, bias=False)
             self.W_k = nn.Linear(key_dim, hidden_dim, bias=False)
-        elif kind == "concat":
+        elif mode == "concat":
             self.W = nn.Linear(query_dim + key_dim, hidden_dim, bias=False)
-        if kind in ("additive", "concat"):
+        if mode in ("additive", "concat"):
             self.v = nn.Linear(hidden_dim, 1, bias=False)
 
     def scores(self, query: Tensor, key: Tensor) -> Tensor:
@@ -108,26 +110,26 @@ class ScoredAttention(nn.Module):
         (B, T), S = query.shape[:2], key.shape[1]
         if query.shape != (B, T, self.query_dim) or key.shape != (B, S, self.key_dim):
             raise ValueError(
-                f"query {tuple(query.shape)} must be (B, T, {self.query_dim}) and key {tuple(key.shape)} "
-                f"(B, S, {self.key_dim})"
+                f"query {tuple(query.shape)} and key {tuple(key.shape)} must be (B, T, d_q) and (B, S, d_k) "
+                f"with the same B, d_q = {self.query_dim} and d_k = {self.key_dim}"
             )
         scores: Tensor
-        if self.kind == "location":
+        if self.mode == "location":
             if self.max_keys < S:
-                raise ValueError(f"{S} keys are more than max_keys {self.max_keys}")
+                raise ValueError(f"number of keys {S} must be at most max_keys {self.max_keys}")
             scores = self.W(query)[..., :S]
-        elif self.kind == "additive":
+        elif self.mode == "additive":
             hidden = self.W_q(query)[:, :, None] + self.W_k(key)[:, None]  # (B, T, S, d_a)
             scores = self.v(hidden.tanh()).squeeze(-1)
-        elif self.kind == "concat":
+        elif self.mode == "concat":
             both = query[:, :, None].expand(-1, -1, S, -1), key[:, None].expand(-1, T, -1, -1)
             pairs = torch.cat(both, dim=-1)  # (B, T, S, d_q + d_k)
             scores = self.v(self.W(pairs).tanh()).squeeze(-1)
         else:
-            asked = self.W(query) if self.kind == "general" else query
+            asked = self.W(query) if self.mode == "general" else query
             root = math.sqrt(key.shape[-1])
             scores = asked / root @ key.mT
-            if self.kind != "scaled_dot":  # back to full size, which float16 (up to 65504) may not hold
+            if self.mode != "scaled_dot":  # back to full size, which float16 (up to 65504) may not hold
                 scores = scores.to(torch.promote_types(scores.dtype, torch.float32)) * root
         return scores
 
@@ -154,7 +156,7 @@ class ScoredAttention(nn.Module):
         """Return f(g(x), x), what each query reads: (B, T, d_v)."""
         if value.shape[:-1] != key.shape[:-1]:
             raise ValueError(
-                f"value {tuple(value.shape)} must be (B, S, d_v) with the length of key {tuple(key.shape)}"
+                f"value {tuple(value.shape)} must be (B, S, d_v) with B and S of key {tuple(key.shape)}"
             )
         return self.attention(query, key, mask=mask) @ value
 
@@ -177,17 +179,17 @@ def variants(**sizes: int) -> dict[str, tuple[ScoredAttention, tuple[Tensor, ...
     cases: dict[str, tuple[ScoredAttention, tuple[Tensor, ...]]] = {
         "masked": (general, (query, key, value, mask))
     }
-    for kind in ("dot", "scaled_dot"):
-        cases[kind] = ScoredAttention(kind, d_k, d_k).eval(), (torch.randn(B, T, d_k), key, value)
-    for kind in ("additive", "concat", "location"):
-        cases[kind] = ScoredAttention(kind, d_q, d_k, max_keys=max(S, 64)).eval(), (query, key, value)
+    for mode in ("dot", "scaled_dot"):
+        cases[mode] = ScoredAttention(mode, d_k, d_k).eval(), (torch.randn(B, T, d_k), key, value)
+    for mode in ("additive", "concat", "location"):
+        cases[mode] = ScoredAttention(mode, d_q, d_k, max_keys=max(S, 64)).eval(), (query, key, value)
     return cases
 
 
 if __name__ == "__main__":
     torch.manual_seed(0)
     query, key = torch.randn(1, 1, 16), torch.randn(1, 6, 16)
-    for kind in KINDS:
-        attend = ScoredAttention(kind, 16, 16)
+    for mode in MODES:
+        attend = ScoredAttention(mode, 16, 16)
         weights = " ".join(f"{weight:.2f}" for weight in attend.attention(query, key)[0, 0])
-        print(f"{kind:10}  {sum(p.numel() for p in attend.parameters()):4} parameters, weights {weights}")
+        print(f"{mode:10}  {sum(p.numel() for p in attend.parameters()):4} parameters, weights {weights}")

@@ -69,14 +69,15 @@ class CondConv2d(nn.Module):
         groups: int = 1,
     ) -> None:
         super().__init__()
-        for name, size in (("experts", experts), ("stride", stride), ("groups", groups)):
+        widths = {"in_channels": in_channels, "out_channels": out_channels}
+        for name, size in {**widths, "experts": experts, "stride": stride, "groups": groups}.items():
             if size < 1:
                 raise ValueError(f"{name} {size} must be at least 1")
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size {kernel_size} must be odd and at least 1")
-        for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
-            if channels < 1 or channels % groups:
-                raise ValueError(f"{name} {channels} is not a positive multiple of groups {groups}")
+        for name, width in widths.items():
+            if width % groups:
+                raise ValueError(f"{name} {width} must be divisible by groups {groups}")
         self.stride, self.groups = operator.index(stride), groups
         self.kernel_shape = (out_channels, in_channels // groups, kernel_size, kernel_size)
         self.routing = nn.Linear(in_channels, experts)

@@ -69,8 +69,9 @@ class DynamicConv2d(nn.Module):
         temperature: float = 30.0,
     ) -> None:
         super().__init__()
+        widths = {"in_channels": in_channels, "out_channels": out_channels}
         counts = {"kernels": kernels, "reduction": reduction, "stride": stride, "groups": groups}
-        for name, size in counts.items():
+        for name, size in {**widths, **counts}.items():
             if size < 1:
                 raise ValueError(f"{name} {size} must be at least 1")
         if not 1 <= temperature < math.inf:
@@ -78,10 +79,10 @@ class DynamicConv2d(nn.Module):
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size {kernel_size} must be odd and at least 1")
         if in_channels % reduction:
-            raise ValueError(f"in_channels {in_channels} is not divisible by reduction {reduction}")
-        for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
-            if channels < 1 or channels % groups:
-                raise ValueError(f"{name} {channels} is not a positive multiple of groups {groups}")
+            raise ValueError(f"in_channels {in_channels} must be divisible by reduction {reduction}")
+        for name, width in widths.items():
+            if width % groups:
+                raise ValueError(f"{name} {width} must be divisible by groups {groups}")
         self.stride, self.groups, self.start = operator.index(stride), groups, float(temperature)
         self.kernel_shape = (out_channels, in_channels // groups, kernel_size, kernel_size)
         self.scores = nn.Sequential(

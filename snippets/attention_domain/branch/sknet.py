@@ -74,13 +74,13 @@ class SelectiveKernel(nn.Module):
         super().__init__()
         if branches < 2:
             raise ValueError(f"branches {branches} must be at least 2")
-        for name, size in (("groups", groups), ("reduction", reduction)):
+        divisors = {"groups": groups, "reduction": reduction}
+        for name, size in {"channels": channels, **divisors, "min_width": min_width, "stride": stride}.items():
             if size < 1:
                 raise ValueError(f"{name} {size} must be at least 1")
-            if channels < 1 or channels % size:
-                raise ValueError(f"channels {channels} is not a positive multiple of {name} {size}")
-        if not (min_width >= 1 and stride >= 1):
-            raise ValueError(f"min_width {min_width} and stride {stride} must be at least 1")
+        for name, size in divisors.items():
+            if channels % size:
+                raise ValueError(f"channels {channels} must be divisible by {name} {size}")
         stride, width = operator.index(stride), max(channels // reduction, operator.index(min_width))
         self.split = nn.ModuleList(
             nn.Sequential(

@@ -74,7 +74,7 @@ class ECALayer(nn.Module):
     def attention(self, x: Tensor) -> Tensor:
         """Return g(x), one gate per channel: (B, C, H, W) -> (B, C, 1, 1)."""
         if x.dim() != 4 or x.shape[1] != self.channels:
-            raise ValueError(f"x {tuple(x.shape)} must be (B, {self.channels}, H, W)")
+            raise ValueError(f"x {tuple(x.shape)} must be (B, C, H, W) with C = {self.channels}")
         squeezed = x.mean(dim=(2, 3))  # (B, C)
         scores = self.conv(squeezed[:, None])  # (B, 1, C), the channels in the place of time
         return torch.sigmoid(scores)[:, 0, :, None, None]  # (B, C, 1, 1)

@@ -51,7 +51,7 @@ class SEBlock(nn.Module):
         if channels < 1 or reduction < 1:
             raise ValueError(f"channels {channels} and reduction {reduction} must be at least 1")
         if channels % reduction:
-            raise ValueError(f"channels {channels} is not divisible by reduction {reduction}")
+            raise ValueError(f"channels {channels} must be divisible by reduction {reduction}")
         self.excitation = nn.Sequential(
             nn.Linear(channels, channels // reduction, bias=bias),
             nn.ReLU(),

@@ -15,13 +15,26 @@ class AttendedConv(nn.Module):
 
     g(y) = M_c(y) * M_p(M_c(y) * y), a gate per channel times a gate per pixel; f(g, y) = g * y.
 
+    Args:
+        channels: number of channels C.
+        reduction: ratio r; the hidden layer of the channel gate has C / r units.
+
     Shape:
         - x: (B, C, H, W)
+        - y: (B, C, H, W), the map after convolution and ReLU
+        - attention(y): (B, C, H, W), each weight in (0, 1)
         - forward(x): the gated map and its weights, (B, C, H, W) each
+
+    Raises:
+        ValueError: `channels` or `reduction` is below 1, or `reduction` does not divide `channels`.
     """
 
     def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
+        if channels < 1 or reduction < 1:
+            raise ValueError(f"channels {channels} and reduction {reduction} must be at least 1")
+        if channels % reduction:
+            raise ValueError(f"channels {channels} must be divisible by reduction {reduction}")
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
         self.channel_gate = nn.Sequential(
             nn.Linear(channels, channels // reduction),
@@ -100,13 +113,10 @@ class CANet(nn.Module):
         self, channels: int, modules: int = 3, layers: int = 2, reduction: int = 8, image_channels: int = 3
     ) -> None:
         super().__init__()
-        if min(channels, modules, layers, reduction, image_channels) < 1:
+        if min(modules, layers, image_channels) < 1:
             raise ValueError(
-                f"channels {channels}, modules {modules}, layers {layers}, reduction {reduction} "
-                f"and image_channels {image_channels} must be at least 1"
+                f"modules {modules}, layers {layers} and image_channels {image_channels} must be at least 1"
             )
-        if channels % reduction:
-            raise ValueError(f"channels {channels} is not divisible by reduction {reduction}")
         self.head = nn.Conv2d(image_channels, channels, 3, padding=1)
         self.stack = nn.ModuleList(
             AttentionModule(AttendedConv(channels, reduction) for _ in range(layers)) for _ in range(modules)

@@ -33,12 +33,12 @@ class AnchorBlock(nn.Module):
     def __init__(self, source_channels: int, channels: int, reduction: int, sides: Sequence[int]) -> None:
         super().__init__()
         if source_channels < 1 or channels < 1 or reduction < 1:
-            sizes = f"channels {source_channels} and {channels} and reduction {reduction}"
-            raise ValueError(f"{sizes} must be at least 1")
+            channels_of_both = (source_channels, channels)
+            raise ValueError(f"channels {channels_of_both} and reduction {reduction} must be at least 1")
         if channels % reduction:
-            raise ValueError(f"channels {channels} is not divisible by reduction {reduction}")
+            raise ValueError(f"channels {channels} must be divisible by reduction {reduction}")
         if not sides or min(sides) < 1:
-            raise ValueError(f"sides {tuple(sides)} must be one or more numbers of at least 1")
+            raise ValueError(f"sides {tuple(sides)} must hold one or more numbers of at least 1")
         self.sides = tuple(operator.index(side) for side in sides)
         self.inner = channels // reduction
         self.key = self.embedding(source_channels)
@@ -178,8 +178,10 @@ class AFNB(AnchorBlock):
     def _compared(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """Queries of `high`, keys of `low`: (B, C', H', W'), (B, C, H, W) -> (B, P, H, W), (B, P, H', W')."""
         if low.shape[0] != high.shape[0]:
-            shapes = f"low {tuple(low.shape)} must have the batch size of high {tuple(high.shape)}"
-            raise ValueError(shapes)
+            raise ValueError(
+                f"low {tuple(low.shape)} and high {tuple(high.shape)} must be (B, C', H', W') and "
+                "(B, C, H, W) with the same B"
+            )
         return self.query(high), self.key(low)
 
 

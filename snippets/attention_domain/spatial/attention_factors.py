@@ -39,7 +39,7 @@ class GeneralizedAttention(nn.Module):
         - forward(x): (B, C, H, W)
 
     Raises:
-        ValueError: `factors` is not four digits 0 or 1 with at least one 1, a size is below 1, `channels` is
+        ValueError: `factors` must hold four digits, 0 or 1, and a 1 among them, a size is below 1, `channels` is
             not divisible by `num_heads` and by 4 (sine and cosine, in x and in y), or x is not (B, C, H, W).
 
     E3 has no query: one row of weights serves all, and every position gets the same added.
@@ -64,9 +64,9 @@ class GeneralizedAttention(nn.Module):
                 f"channels {channels}, num_heads {num_heads} and stride {stride} must be at least 1"
             )
         if channels % num_heads or channels % 4:
-            raise ValueError(f"channels {channels} is not divisible by num_heads {num_heads} and by 4")
+            raise ValueError(f"channels {channels} must be divisible by num_heads {num_heads} and 4")
         if len(factors) != 4 or set(factors) - set("01") or "1" not in factors:
-            raise ValueError(f"factors {factors!r} is not four digits 0 or 1 with at least one 1")
+            raise ValueError(f"factors {factors!r} must hold four digits, 0 or 1, and a 1 among them")
         self.num_heads = operator.index(num_heads)
         self.stride = operator.index(stride)
         self.e1, self.e2, self.e3, self.e4 = (digit == "1" for digit in factors)

@@ -67,13 +67,17 @@ class AugmentedConv2d(nn.Module):
         size: tuple[int, int],
     ) -> None:
         super().__init__()
-        if min(in_channels, out_channels, kernel_size, key_channels, value_channels, num_heads, *size) < 1:
-            raise ValueError("channels, kernel_size, num_heads and size must be at least 1")
-        if kernel_size % 2 == 0:
+        if min(in_channels, out_channels, key_channels, value_channels, num_heads, *size) < 1:
+            raise ValueError(
+                f"in_channels {in_channels}, out_channels {out_channels}, key_channels {key_channels}, "
+                f"value_channels {value_channels}, num_heads {num_heads} and size {tuple(size)} "
+                "must be at least 1"
+            )
+        if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size {kernel_size} must be odd and at least 1")
         for name, width in (("key_channels", key_channels), ("value_channels", value_channels)):
             if width % num_heads:
-                raise ValueError(f"{name} {width} is not divisible by num_heads {num_heads}")
+                raise ValueError(f"{name} {width} must be divisible by num_heads {num_heads}")
         if value_channels >= out_channels:
             raise ValueError(f"value_channels {value_channels} must be below out_channels {out_channels}")
         self.num_heads = operator.index(num_heads)
@@ -118,7 +122,7 @@ class AugmentedConv2d(nn.Module):
         Shape: (B, C, H, W) -> (B, heads, N, d_k / heads + W + H) twice, (B, heads, N, d_v / heads)
         """
         if tuple(x.shape[2:]) != self.size:
-            raise ValueError(f"x is {tuple(x.shape[2:])}, but the embeddings are for size {self.size}")
+            raise ValueError(f"x {tuple(x.shape)} must be (B, C, H, W) with (H, W) = {self.size}")
         q, k, v = (
             part.unflatten(1, (self.num_heads, -1)).flatten(3).mT  # (B, heads, N, width)
             for part in self.qkv(x).split(self.widths, dim=1)

@@ -59,7 +59,7 @@ class CrissCrossAttention(nn.Module):
                 f"channels {channels}, reduction {reduction} and recurrence {recurrence} must be at least 1"
             )
         if channels % reduction:
-            raise ValueError(f"channels {channels} is not divisible by reduction {reduction}")
+            raise ValueError(f"channels {channels} must be divisible by reduction {reduction}")
         self.recurrence = operator.index(recurrence)
         self.query = nn.Conv2d(channels, channels // reduction, 1)
         self.key = nn.Conv2d(channels, channels // reduction, 1)

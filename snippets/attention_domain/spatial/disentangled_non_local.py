@@ -61,7 +61,7 @@ class DisentangledNonLocal(nn.Module):
         if channels < 1 or reduction < 1:
             raise ValueError(f"channels {channels} and reduction {reduction} must be at least 1")
         if channels % reduction:
-            raise ValueError(f"channels {channels} is not divisible by reduction {reduction}")
+            raise ValueError(f"channels {channels} must be divisible by reduction {reduction}")
         if not math.isfinite(scale):
             raise ValueError(f"scale {scale} must be finite")
         inner = channels // reduction

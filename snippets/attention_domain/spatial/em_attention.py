@@ -72,7 +72,7 @@ class EMAUnit(nn.Module):
                 f"channels {channels}, bases {bases} and iterations {iterations} must be at least 1"
             )
         if not 0 <= momentum <= 1:
-            raise ValueError(f"momentum {momentum} is not in [0, 1]")
+            raise ValueError(f"momentum {momentum} must be in [0, 1]")
         self.iterations = operator.index(iterations)
         self.momentum = momentum
         self.project = nn.Conv2d(channels, channels, 1).requires_grad_(False)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-VARIANTS = ("theta_minus", "theta", "theta_plus")
+MODES = ("theta_minus", "theta", "theta_plus")
 
 
 class GatherExcite(nn.Module):
@@ -29,7 +29,7 @@ class GatherExcite(nn.Module):
 
     Args:
         channels: number of channels C.
-        variant: one of the three above.
+        mode: one of the three above.
         extent: e, a power of two, or None for the whole map; theta_plus has no other.
         size: (H, W) of the map, needed if a convolution is as large as the map, else without effect.
         reduction: ratio r of theta_plus.
@@ -40,7 +40,7 @@ class GatherExcite(nn.Module):
         - forward(x): (B, C, H, W)
 
     Raises:
-        ValueError: `variant` is unknown, a size is below 1, `extent` is no power of two, theta_plus has an
+        ValueError: `mode` is unknown, a size is below 1, `extent` is no power of two, theta_plus has an
             extent or a reduction that does not divide `channels`, or `size` is missing. `attention` and
             `forward` raise it for a map of another size than `size`, or another number of channels.
 
@@ -59,43 +59,43 @@ class GatherExcite(nn.Module):
     def __init__(
         self,
         channels: int,
-        variant: str = "theta",
+        mode: str = "theta",
         extent: int | None = None,
         size: tuple[int, int] | None = None,
         reduction: int = 16,
     ) -> None:
         super().__init__()
-        if variant not in VARIANTS:
-            raise ValueError(f"variant {variant!r} is not one of {', '.join(VARIANTS)}")
+        if mode not in MODES:
+            raise ValueError(f"mode {mode!r} must be one of {', '.join(MODES)}")
         self.channels, reduction = operator.index(channels), operator.index(reduction)
         if min(channels, reduction, *(size or (1,))) < 1:
             raise ValueError(f"channels {channels}, reduction {reduction} and size {size} must be at least 1")
         if size is not None and len(size) != 2:
             raise ValueError(f"size {tuple(size)} must be (H, W)")
         if extent is not None and (extent < 1 or extent & (extent - 1)):
-            raise ValueError(f"extent {extent} is not a power of two")
-        if variant == "theta_plus" and (extent is not None or channels % reduction):
-            raise ValueError(
-                f"theta_plus: extent {extent} is not None or {reduction} does not divide {channels}"
-            )
+            raise ValueError(f"extent {extent} must be a power of two")
+        if mode == "theta_plus" and extent is not None:
+            raise ValueError(f"extent {extent} must be None in mode {mode!r}")
+        if mode == "theta_plus" and channels % reduction:
+            raise ValueError(f"channels {channels} must be divisible by reduction {reduction}")
         self.extent = extent
-        self.size = (size[0], size[1]) if size and extent is None and variant != "theta_minus" else None
-        if variant == "theta_minus":
+        self.size = (size[0], size[1]) if size and extent is None and mode != "theta_minus" else None
+        if mode == "theta_minus":
             self.gather = mean(extent)
         elif extent is not None:
             self.gather = pyramid(channels, extent)
         elif self.size is not None:
             self.gather = depthwise(channels, self.size)
         else:
-            raise ValueError(f"size {size}: {variant} over the whole map needs the size of the map")
-        self.excite = two_layers(channels, reduction) if variant == "theta_plus" else nn.Identity()
+            raise ValueError(f"size {size} must be (H, W) in mode {mode!r} with extent {extent}")
+        self.excite = two_layers(channels, reduction) if mode == "theta_plus" else nn.Identity()
 
     def attention(self, x: Tensor) -> Tensor:
         """Return g(x), one gate per channel and cell: (B, C, H, W) -> (B, C, H', W')."""
         if x.dim() != 4 or x.shape[1] != self.channels:
             raise ValueError(f"x {tuple(x.shape)} must be (B, C, H, W) with C = {self.channels}")
         if self.size is not None and x.shape[2:] != self.size:
-            raise ValueError(f"map of {tuple(x.shape[2:])} is not of size {self.size}")
+            raise ValueError(f"x {tuple(x.shape)} must be (B, C, H, W) with (H, W) = {self.size}")
         gates: Tensor = self.excite(self.gather(x)).sigmoid()
         return gates
 
@@ -140,7 +140,7 @@ def two_layers(channels: int, reduction: int) -> nn.Sequential:
 
 
 def example(B: int = 2, C: int = 6, H: int = 20, W: int = 32) -> tuple[GatherExcite, tuple[Tensor]]:
-    """Return a seeded block of variant theta with extent 4, and a (B, C, H, W) map."""
+    """Return a seeded block of mode theta with extent 4, and a (B, C, H, W) map."""
     torch.manual_seed(0)
     return GatherExcite(C, extent=4).eval(), (torch.randn(B, C, H, W),)
 
@@ -160,14 +160,14 @@ def variants(**sizes: int) -> dict[str, tuple[GatherExcite, tuple[Tensor]]]:
 
 if __name__ == "__main__":
     _, (x,) = example()
-    for variant, extent in [
+    for mode, extent in [
         ("theta_minus", 4),
         ("theta_minus", None),
         ("theta", 4),
         ("theta", None),
         ("theta_plus", None),
     ]:
-        block = GatherExcite(6, variant, extent, size=(20, 32), reduction=2).eval()
+        block = GatherExcite(6, mode, extent, size=(20, 32), reduction=2).eval()
         parameters = sum(parameter.numel() for parameter in block.parameters())
         cells = tuple(block.attention(x).shape[2:])
-        print(f"{variant:11} extent {extent!s:4}: {parameters:4} parameters, {cells} gates per channel")
+        print(f"{mode:11} extent {extent!s:4}: {parameters:4} parameters, {cells} gates per channel")

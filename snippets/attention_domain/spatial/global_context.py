@@ -12,7 +12,7 @@ SPDX-License-Identifier: MIT
 import torch
 from torch import Tensor, nn
 
-FUSIONS = ("add", "mul")
+MODES = ("add", "mul")
 
 
 class GlobalContext(nn.Module):
@@ -26,7 +26,7 @@ class GlobalContext(nn.Module):
     Args:
         channels: number of channels C.
         reduction: ratio r; the hidden layer has C / r units.
-        fusion: "add" or "mul".
+        mode: "add" or "mul".
 
     Shape:
         - x: (B, C, H, W), any H and W
@@ -34,11 +34,11 @@ class GlobalContext(nn.Module):
         - forward(x): (B, C, H, W)
 
     Raises:
-        ValueError: `fusion` is unknown, a size is below 1, `reduction` does not divide `channels`, fewer
+        ValueError: `mode` is unknown, a size is below 1, `reduction` does not divide `channels`, fewer
             than two units are left, or x has another number of dimensions.
 
     >>> block, (x,) = example()
-    >>> torch.equal(GlobalContext(64)(x), x), torch.equal(GlobalContext(64, fusion="mul")(x), x / 2)
+    >>> torch.equal(GlobalContext(64)(x), x), torch.equal(GlobalContext(64, mode="mul")(x), x / 2)
     (True, True)
 
     Whatever is added is the same at all positions:
@@ -56,18 +56,18 @@ class GlobalContext(nn.Module):
     True
     """
 
-    def __init__(self, channels: int, reduction: int = 16, fusion: str = "add") -> None:
+    def __init__(self, channels: int, reduction: int = 16, mode: str = "add") -> None:
         super().__init__()
-        if fusion not in FUSIONS:
-            raise ValueError(f"fusion {fusion!r} is not one of {', '.join(FUSIONS)}")
+        if mode not in MODES:
+            raise ValueError(f"mode {mode!r} must be one of {', '.join(MODES)}")
         if channels < 1 or reduction < 1:
             raise ValueError(f"channels {channels} and reduction {reduction} must be at least 1")
         if channels % reduction:
-            raise ValueError(f"channels {channels} is not divisible by reduction {reduction}")
+            raise ValueError(f"channels {channels} must be divisible by reduction {reduction}")
         hidden = channels // reduction
         if hidden < 2:
-            raise ValueError(f"channels {channels} / reduction {reduction} leaves fewer than 2 units")
-        self.fusion = fusion
+            raise ValueError(f"channels // reduction {hidden} must be at least 2")
+        self.mode = mode
         self.score = nn.Conv2d(channels, 1, 1, bias=False)
         first, last = nn.Linear(channels, hidden), nn.Linear(hidden, channels)
         self.transform = nn.Sequential(first, nn.LayerNorm(hidden), nn.ReLU(), last)
@@ -93,7 +93,7 @@ class GlobalContext(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return f(g(x), x): (B, C, H, W) -> (B, C, H, W)."""
         change: Tensor = self.transform(self.context(x))[:, :, None, None]  # (B, C, 1, 1)
-        return x + change if self.fusion == "add" else x * change.sigmoid()
+        return x + change if self.mode == "add" else x * change.sigmoid()
 
 
 def example(
@@ -110,7 +110,7 @@ def example(
 def variants(**sizes: int) -> dict[str, tuple[nn.Module, tuple[Tensor, ...]]]:
     """Return the other configurations worth checking, each a seeded module in eval mode and its input."""
     block, inputs = example(**sizes)
-    block.fusion = "mul"
+    block.mode = "mul"
     return {"mul": (block, inputs)}
 
 

@@ -112,7 +112,9 @@ class GloReUnit(nn.Module):
         y = (nodes.mT @ weights).unflatten(2, x.shape[2:])  # (B, S, H, W), divided by n
         z = self.extend(y).to(self.norm.weight.dtype)  # float32 under autocast: n z may pass 65504
         if z.dtype == torch.float16 and n > 1 and self.training:
-            raise ValueError("float16 cannot hold sums over positions: set normalize or train under autocast")
+            raise TypeError(
+                f"x must be float32 in training, not {z.dtype}; or set normalize, or use autocast"
+            )
         out: Tensor = x + self.norm(n * z).to(x.dtype)
         return out
 

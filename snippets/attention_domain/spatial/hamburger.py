@@ -121,7 +121,7 @@ class CD(VQ):
         return solution.to(x.dtype)
 
 
-HAMS: dict[str, type[Ham]] = {"nmf": NMF, "vq": VQ, "cd": CD}
+MODES: dict[str, type[Ham]] = {"nmf": NMF, "vq": VQ, "cd": CD}
 
 
 class Hamburger(nn.Module):
@@ -134,7 +134,7 @@ class Hamburger(nn.Module):
         width: channels d between the convolutions.
         rank: number of patterns R.
         steps: rounds K of the decomposition.
-        ham: "nmf" (with a ReLU before it), "vq" or "cd".
+        mode: "nmf" (with a ReLU before it), "vq" or "cd".
         one_step: whether the gradient sees the last step only; otherwise it goes back through all rounds.
 
     Shape:
@@ -143,7 +143,7 @@ class Hamburger(nn.Module):
         - forward(x): (B, C, H, W)
 
     Raises:
-        ValueError: a size is below 1, `ham` is unknown, or x is not (B, C, H, W).
+        ValueError: a size is below 1, `mode` is unknown, or x is not (B, C, H, W).
 
     The 64 x 140 matrix D C^T has rank R, and each further round brings it closer to what is decomposed:
 
@@ -166,15 +166,15 @@ class Hamburger(nn.Module):
         width: int,
         rank: int = 64,
         steps: int = 6,
-        ham: str = "nmf",
+        mode: str = "nmf",
         one_step: bool = True,
     ) -> None:
         super().__init__()
         if channels < 1:
             raise ValueError(f"channels {channels} must be at least 1")
-        if ham not in HAMS:
-            raise ValueError(f"ham {ham!r} is not one of {', '.join(HAMS)}")
-        self.ham = HAMS[ham](width, rank, steps, one_step)
+        if mode not in MODES:
+            raise ValueError(f"mode {mode!r} must be one of {', '.join(MODES)}")
+        self.ham = MODES[mode](width, rank, steps, one_step)
         relu = nn.ReLU() if self.ham.non_negative else nn.Identity()
         self.lower = nn.Sequential(nn.Conv2d(channels, width, 1), relu)
         self.upper = nn.Sequential(nn.Conv2d(width, channels, 1, bias=False), nn.BatchNorm2d(channels))
@@ -212,8 +212,8 @@ def variants(**sizes: int) -> dict[str, tuple[Hamburger, tuple[Tensor]]]:
     block, (x,) = example(**sizes)
     width, rank = block.ham.bases.shape
 
-    def other(ham: str, steps: int, one_step: bool = True) -> tuple[Hamburger, tuple[Tensor]]:
-        return Hamburger(x.shape[1], width, rank, steps, ham, one_step).eval(), (x,)
+    def other(mode: str, steps: int, one_step: bool = True) -> tuple[Hamburger, tuple[Tensor]]:
+        return Hamburger(x.shape[1], width, rank, steps, mode, one_step).eval(), (x,)
 
     return {
         "vq": other("vq", steps=1),  # on noise, each vote so sharp makes rounding errors larger

@@ -85,13 +85,10 @@ class MultipleGranularity(nn.Module):
 
     def __init__(self, channels: int, classes: Sequence[int], region: int, width: int) -> None:
         super().__init__()
-        if not classes:
-            raise ValueError("classes must name the number of classes of at least one grain")
-        if min(channels, *classes, region, width) < 1:
-            raise ValueError(
-                f"channels {channels}, classes {tuple(classes)}, region {region} and width {width} "
-                "must be at least 1"
-            )
+        if not classes or min(classes) < 1:
+            raise ValueError(f"classes {tuple(classes)} must hold one or more numbers of at least 1")
+        if min(channels, region, width) < 1:
+            raise ValueError(f"channels {channels}, region {region} and width {width} must be at least 1")
         self.region = operator.index(region)
         self.grains = cast(Sequence[Grain], nn.ModuleList(Grain(channels, n, width) for n in classes))
 

@@ -76,11 +76,11 @@ class NonLocalBlock(nn.Module):
     ) -> None:
         super().__init__()
         if mode not in MODES:
-            raise ValueError(f"mode {mode!r} is not one of {', '.join(MODES)}")
+            raise ValueError(f"mode {mode!r} must be one of {', '.join(MODES)}")
         if channels < 1 or reduction < 1:
             raise ValueError(f"channels {channels} and reduction {reduction} must be at least 1")
         if channels % reduction:
-            raise ValueError(f"channels {channels} is not divisible by reduction {reduction}")
+            raise ValueError(f"channels {channels} must be divisible by reduction {reduction}")
         if not math.isfinite(scale):
             raise ValueError(f"scale {scale} must be finite")
         self.mode = mode

@@ -59,7 +59,7 @@ class PointwiseSpatialAttention(nn.Module):
         if channels < 1 or reduction < 1 or min(size) < 1:
             raise ValueError(f"channels {channels}, size {size} and reduction {reduction} must be at least 1")
         if channels % reduction:
-            raise ValueError(f"channels {channels} is not divisible by reduction {reduction}")
+            raise ValueError(f"channels {channels} must be divisible by reduction {reduction}")
         inner = channels // reduction
         S, T = self.size = tuple(size)
         offsets = (2 * S - 1) * (2 * T - 1)
@@ -93,7 +93,7 @@ class PointwiseSpatialAttention(nn.Module):
         """Keep the scores of offsets that lie inside the map: (B, offsets, H, W) -> (B, N, N)."""
         (H, W), (S, T) = scores.shape[2:], self.size
         if H > S or W > T:
-            raise ValueError(f"map of {(H, W)} is larger than size {self.size}")
+            raise ValueError(f"map {(H, W)} must be at most size {self.size}")
         i, j = torch.arange(H, device=scores.device), torch.arange(W, device=scores.device)
         rows, columns = i - i[:, None] + S - 1, j - j[:, None] + T - 1  # (H, H), (W, W), from 0 on
         index = rows[:, None, :, None] * (2 * T - 1) + columns[:, None, :]  # (H, W, H, W)

@@ -65,7 +65,7 @@ class AttentionProposal(nn.Module):
                 f"in_features {in_features}, size {size} and hidden_dim {hidden_dim} must be at least 1"
             )
         if not 0 < sharpness < math.inf:
-            raise ValueError(f"sharpness {sharpness} must be positive and finite")
+            raise ValueError(f"sharpness {sharpness} must be above 0 and finite")
         self.size, self.sharpness = operator.index(size), sharpness
         self.fc1 = nn.Linear(in_features, hidden_dim)
         self.fc2 = nn.Linear(hidden_dim, 3)
@@ -75,9 +75,7 @@ class AttentionProposal(nn.Module):
         if x.dim() != 4:
             raise ValueError(f"x {tuple(x.shape)} must be (B, C, H, W)")
         if features.shape[0] != x.shape[0]:
-            raise ValueError(
-                f"features {tuple(features.shape)} must be (B, ...) with the batch of x {tuple(x.shape)}"
-            )
+            raise ValueError(f"features {tuple(features.shape)} must be (B, ...) with B of x {tuple(x.shape)}")
         H, W = x.shape[2:]
         logits: Tensor = self.fc2(self.fc1(features.flatten(1)).tanh())  # (B, 3)
         share = logits.to(torch.promote_types(logits.dtype, torch.float32)).sigmoid()
@@ -166,7 +164,9 @@ def ranking_loss(before: Tensor, after: Tensor, label: Tensor, margin: float = 0
     if before.shape != after.shape:
         raise ValueError(f"after {tuple(after.shape)} must have the shape of before {tuple(before.shape)}")
     if label.shape != before.shape[:1] or not label.numel():
-        raise ValueError(f"label {tuple(label.shape)} must be (B,), B > 0, for scores {tuple(before.shape)}")
+        raise ValueError(
+            f"label {tuple(label.shape)} must be (B,) with B > 0 and B of before {tuple(before.shape)}"
+        )
     high = torch.promote_types(before.dtype, torch.float32)
     p, p_next = (scores.softmax(1, dtype=high).gather(1, label[:, None]) for scores in (before, after))
     return (p - p_next + margin).clamp(min=0).mean()

@@ -52,7 +52,7 @@ def look(x: Tensor, location: Tensor, size: int, scales: int = 1) -> Tensor:
     B, C, H, W = x.shape
     if location.shape != (B, 2):
         raise ValueError(
-            f"location {tuple(location.shape)} must be (B, 2) with the batch of x {tuple(x.shape)}"
+            f"location {tuple(location.shape)} must be (B, 2) with B of x {tuple(x.shape)}"
         )
     location = location.to(torch.promote_types(location.dtype, torch.float32))
     extent = torch.tensor((W, H), device=x.device)
@@ -84,7 +84,7 @@ class GlimpseNetwork(nn.Module):
         if min(channels, size, scales) < 1:
             raise ValueError(f"channels {channels}, size {size} and scales {scales} must be at least 1")
         if hidden_dim < 2 or hidden_dim % 2:
-            raise ValueError(f"hidden_dim {hidden_dim} is not a positive even number")
+            raise ValueError(f"hidden_dim {hidden_dim} must be even and at least 2")
         self.size, self.scales = size, scales
         self.what = nn.Linear(scales * channels * size**2, hidden_dim // 2)
         self.where = nn.Linear(2, hidden_dim // 2)
@@ -155,7 +155,7 @@ class RAM(nn.Module):
         if min(num_classes, glimpses) < 1:
             raise ValueError(f"num_classes {num_classes} and glimpses {glimpses} must be at least 1")
         if not 0 < std < math.inf:
-            raise ValueError(f"std {std} must be positive and finite")
+            raise ValueError(f"std {std} must be above 0 and finite")
         self.glimpses, self.hidden_dim, self.std = operator.index(glimpses), hidden_dim, std
         self.glimpse = GlimpseNetwork(channels, size, scales, hidden_dim)
         self.from_state = nn.Linear(hidden_dim, hidden_dim)  # W_h
@@ -219,7 +219,7 @@ def hybrid_loss(episode: Episode, target: Tensor) -> Tensor:
     """
     if target.shape != episode.logits.shape[:1] or not len(target):
         raise ValueError(
-            f"target {tuple(target.shape)} must be (B,), B > 0, for logits {tuple(episode.logits.shape)}"
+            f"target {tuple(target.shape)} must be (B,) with B > 0 and B of logits {tuple(episode.logits.shape)}"
         )
     logits, baseline = (y.to(episode.log_prob.dtype) for y in (episode.logits, episode.baseline))
     reward = (logits.argmax(1) == target).to(baseline)[:, None]  # (B, 1)

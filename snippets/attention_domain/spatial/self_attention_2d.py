@@ -69,13 +69,15 @@ class SelfAttention2d(nn.Module):
         fused: bool = True,
     ) -> None:
         super().__init__()
-        if channels < 1:
-            raise ValueError(f"channels {channels} must be at least 1")
-        for name, ratio in (("reduction", reduction), ("value_reduction", value_reduction)):
-            if ratio < 1 or channels % ratio:
-                raise ValueError(f"channels {channels} is not divisible by {name} {ratio}")
+        ratios = {"reduction": reduction, "value_reduction": value_reduction}
+        for name, size in {"channels": channels, **ratios}.items():
+            if size < 1:
+                raise ValueError(f"{name} {size} must be at least 1")
+        for name, ratio in ratios.items():
+            if channels % ratio:
+                raise ValueError(f"channels {channels} must be divisible by {name} {ratio}")
         if value_reduction > reduction:
-            raise ValueError(f"value_reduction {value_reduction} is larger than reduction {reduction}")
+            raise ValueError(f"value_reduction {value_reduction} must be at most reduction {reduction}")
         self.subsample = subsample
         self.fused = fused
         width, value_width = channels // reduction, channels // value_reduction

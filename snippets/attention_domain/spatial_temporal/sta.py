@@ -111,7 +111,7 @@ def inter_frame_regularisation(maps: Tensor) -> Tensor:
     tensor(0.)
     """
     if maps.dim() != 4 or maps.shape[1] < 2 or not maps.shape[0]:
-        raise ValueError(f"maps {tuple(maps.shape)} must be (B, T, H, W), B > 0, with two frames or more")
+        raise ValueError(f"maps {tuple(maps.shape)} must be (B, T, H, W) with B > 0 and T > 1")
     first, second = maps[:, torch.randperm(maps.shape[1], device=maps.device)[:2]].unbind(dim=1)
     distance: Tensor = torch.linalg.matrix_norm(first - second)  # (B,)
     return distance.mean()

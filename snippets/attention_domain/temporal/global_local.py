@@ -62,7 +62,7 @@ class GLTR(nn.Module):
             raise ValueError(f"embed_dim {embed_dim} and reduction {reduction} must be at least 1")
         wide = 3 * embed_dim
         if wide % reduction:
-            raise ValueError(f"3 * embed_dim {embed_dim} is not divisible by reduction {reduction}")
+            raise ValueError(f"3 * embed_dim {wide} must be divisible by reduction {reduction}")
         self.embed_dim = embed_dim
         self.pyramid = nn.ModuleList(
             _conv_bn_relu(embed_dim, embed_dim, 3, dilation) for dilation in (1, 2, 4)

@@ -62,13 +62,14 @@ class TAM(nn.Module):
         self, channels: int, frames: int, kernel_size: int = 3, alpha: int = 2, beta: int = 4
     ) -> None:
         super().__init__()
-        if min(channels, frames, kernel_size, alpha, beta) < 1:
-            sizes = f"channels {channels}, frames {frames}, kernel_size {kernel_size}"
-            raise ValueError(f"{sizes}, alpha {alpha} and beta {beta} must be at least 1")
-        if kernel_size % 2 == 0:
+        if min(channels, frames, alpha, beta) < 1:
+            raise ValueError(
+                f"channels {channels}, frames {frames}, alpha {alpha} and beta {beta} must be at least 1"
+            )
+        if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size {kernel_size} must be odd and at least 1")
         if channels % beta:
-            raise ValueError(f"channels {channels} is not divisible by beta {beta}")
+            raise ValueError(f"channels {channels} must be divisible by beta {beta}")
         self.frames = frames
         self.kernel_size = kernel_size
         self.local_branch = nn.Sequential(
@@ -111,7 +112,7 @@ class TAM(nn.Module):
     def _means(self, x: Tensor) -> Tensor:
         """Return z, the mean of each channel in each frame: (B, C, T, H, W) -> (B, C, T)."""
         if x.dim() != 5 or x.shape[2] != self.frames:
-            raise ValueError(f"x {tuple(x.shape)} must be (B, C, T, H, W) with T = {self.frames} frames")
+            raise ValueError(f"x {tuple(x.shape)} must be (B, C, T, H, W) with T = {self.frames}")
         return x.mean(dim=(3, 4))
 
 

@@ -43,7 +43,7 @@ def gumbel_softmax(
     if not temperature > 0:
         raise ValueError(f"temperature {temperature} must be above 0")
     if not scores.is_floating_point():
-        raise TypeError(f"scores must be of a floating-point type, not {scores.dtype}")
+        raise TypeError(f"scores must be floating-point, not {scores.dtype}")
     if mask is not None:
         _check(mask, scores)
     noise = -torch.empty_like(scores, dtype=_float32_or_more(scores)).exponential_().log()
@@ -105,7 +105,8 @@ class GumbelAttention(nn.Module):
         """Return q^T W k, the logits of the policy, in float32 at least: (B, T, S)."""
         if query.dim() != 3 or key.dim() != 3 or query.shape[0] != key.shape[0]:
             raise ValueError(
-                f"query {tuple(query.shape)} must be (B, T, d_q) and key {tuple(key.shape)} (B, S, d_k)"
+                f"query {tuple(query.shape)} and key {tuple(key.shape)} must be (B, T, d_q) and (B, S, d_k) "
+                "with the same B"
             )
         scale = math.sqrt(key.shape[2])
         products: Tensor = (self.W(query) / scale) @ key.mT  # (B, T, S), small enough for half precision
@@ -126,7 +127,7 @@ class GumbelAttention(nn.Module):
         """Return f(g, v), what each query reads: (B, T, d_v)."""
         if value.dim() != 3 or value.shape[:2] != key.shape[:2]:
             raise ValueError(
-                f"value {tuple(value.shape)} must be (B, S, d_v) with the length of key {tuple(key.shape)}"
+                f"value {tuple(value.shape)} must be (B, S, d_v) with B and S of key {tuple(key.shape)}"
             )
         return self.attention(query, key, mask=mask) @ value
 
@@ -162,7 +163,10 @@ def _check(mask: Tensor, scores: Tensor, batched: bool = False) -> None:
             f"{tuple(scores.shape)}; (T, S) is passed as mask[None], padding (B, S) as padding[:, None]"
         )
     if mask.dim() > scores.dim() or not fits:
-        raise ValueError(f"mask {tuple(mask.shape)} does not broadcast to the scores {tuple(scores.shape)}")
+        raise ValueError(
+            f"mask {tuple(mask.shape)} must have at most {scores.dim()} dimensions that broadcast to scores "
+            f"{tuple(scores.shape)}"
+        )
 
 
 def example(

@@ -121,7 +121,10 @@ def _length(key: Tensor, mask: Tensor | None) -> Tensor | int:
 def _check(query: Tensor, key: Tensor, mask: Tensor | None) -> None:
     shape = (*query.shape[:2], *key.shape[1:2])  # (B, T, S)
     if query.dim() != 3 or key.shape != (query.shape[0], *shape[2:], query.shape[2]):
-        raise ValueError(f"query {tuple(query.shape)} must be (B, T, d) and key {tuple(key.shape)} (B, S, d)")
+        raise ValueError(
+            f"query {tuple(query.shape)} and key {tuple(key.shape)} must be (B, T, d) and (B, S, d) with the "
+            "same B and d"
+        )
     if mask is None:
         return
     if mask.dtype != torch.bool:

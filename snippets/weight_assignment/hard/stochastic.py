@@ -122,7 +122,7 @@ class StochasticAttention(nn.Module):
         if x.dim() != 4:
             raise ValueError(f"x {tuple(x.shape)} must be (B, D, H, W)")
         if h.dim() != 2 or h.shape[0] != x.shape[0]:
-            raise ValueError(f"h {tuple(h.shape)} must be (B, n) with the batch of x {tuple(x.shape)}")
+            raise ValueError(f"h {tuple(h.shape)} must be (B, n) with B of x {tuple(x.shape)}")
         annotations = x.flatten(2).transpose(1, 2)  # (B, L, D)
         hidden = self.annotation(annotations) + self.state(h)[:, None]  # (B, L, k)
         scores: Tensor = self.score(hidden.tanh()).squeeze(2)
@@ -155,11 +155,11 @@ def reinforce_loss(reward: Tensor, log_prob: Tensor, baseline: Tensor | float) -
         )
     if isinstance(baseline, Tensor) and baseline.dim() and baseline.shape != reward.shape:
         raise ValueError(
-            f"baseline {tuple(baseline.shape)} must be a number or have the shape of reward "
+            f"baseline {tuple(baseline.shape)} must be () or have the shape of reward "
             f"{tuple(reward.shape)}"
         )
     if not reward.numel():
-        raise ValueError(f"reward {tuple(reward.shape)} holds no draw")
+        raise ValueError(f"reward {tuple(reward.shape)} must hold one draw or more")
     return -(reward + (reward - baseline).detach() * log_prob).mean()
 
 

@@ -74,9 +74,9 @@ class MultiHeadAttention(nn.Module):
         if embed_dim < 1 or num_heads < 1:
             raise ValueError(f"embed_dim {embed_dim} and num_heads {num_heads} must be at least 1")
         if embed_dim % num_heads:
-            raise ValueError(f"embed_dim {embed_dim} is not divisible by num_heads {num_heads}")
+            raise ValueError(f"embed_dim {embed_dim} must be divisible by num_heads {num_heads}")
         if not 0 <= dropout < 1:
-            raise ValueError(f"dropout {dropout} is not in [0, 1)")
+            raise ValueError(f"dropout {dropout} must be in [0, 1)")
         self.num_heads = operator.index(num_heads)
         self.dropout = dropout
         self.q_proj = nn.Linear(embed_dim, embed_dim, bias=bias)
@@ -118,7 +118,7 @@ class MultiHeadAttention(nn.Module):
         _check(query, key)
         if value.shape[:-1] != key.shape[:-1]:
             raise ValueError(
-                f"value {tuple(value.shape)} must be (B, S, E) with the length of key {tuple(key.shape)}"
+                f"value {tuple(value.shape)} must be (B, S, E) with B and S of key {tuple(key.shape)}"
             )
         q = self._split(self.q_proj(query))  # (B, heads, T, d)
         k = self._split(self.k_proj(key))  # (B, heads, S, d)

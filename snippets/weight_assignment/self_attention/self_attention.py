@@ -97,7 +97,7 @@ def sinusoidal_positions(length: int, width: int) -> Tensor:
     Code p holds sin(p / 10000^(2i / width)) at 2i and the cosine at 2i + 1.
 
     Raises:
-        ValueError: `width` is odd, or a size is below 1.
+        ValueError: `length` is below 1, or `width` is odd or below 2.
 
     Each pair is a clock hand that turns at its own speed, the last one slowest:
 
@@ -106,8 +106,10 @@ def sinusoidal_positions(length: int, width: int) -> Tensor:
             [ 0.8415,  0.5403,  0.0100,  0.9999],
             [ 0.9093, -0.4161,  0.0200,  0.9998]])
     """
-    if length < 1 or width < 1 or width % 2:
-        raise ValueError(f"length {length} and width {width} must be at least 1, and width even")
+    if length < 1:
+        raise ValueError(f"length {length} must be at least 1")
+    if width < 2 or width % 2:
+        raise ValueError(f"width {width} must be even and at least 2")
     # In float32 the angle of position 10,000 would be off by more than 1e-4.
     speed = 10000 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)  # (width / 2)
     angle = torch.arange(length)[:, None] * speed  # (length, width / 2)

@@ -26,14 +26,14 @@ def sinusoidal_positions(length: int, width: int) -> Tensor:
     """Return sin(p / 10000^(2i / width)) at feature 2i and the cosine at 2i + 1: (length, width), float64.
 
     Raises:
-        ValueError: `width` is odd.
+        ValueError: `width` is odd or below 2.
 
     >>> sinusoidal_positions(2, 4)
     tensor([[0.0000, 1.0000, 0.0000, 1.0000],
             [0.8415, 0.5403, 0.0100, 1.0000]], dtype=torch.float64)
     """
-    if width % 2:
-        raise ValueError(f"width {width} is odd; sines and cosines come in pairs")
+    if width < 2 or width % 2:
+        raise ValueError(f"width {width} must be even and at least 2")
     speed = 10000 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)  # (width / 2)
     angle = torch.arange(length, dtype=torch.float64)[:, None] * speed  # (length, width / 2)
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)  # (length, width)
@@ -68,15 +68,17 @@ class Attention(nn.Module):
     `with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):`.
 
     Raises:
-        ValueError: E is not a positive multiple of `num_heads`, or the shapes of `x`, `memory` and `mask`
+        ValueError: a size is below 1, `num_heads` does not divide E, or the shapes of `x`, `memory` and `mask`
             do not fit.
         TypeError: `mask` is not bool.
     """
 
     def __init__(self, embed_dim: int, num_heads: int) -> None:
         super().__init__()
-        if embed_dim < 1 or num_heads < 1 or embed_dim % num_heads:
-            raise ValueError(f"embed_dim {embed_dim} is not a positive multiple of num_heads {num_heads}")
+        if embed_dim < 1 or num_heads < 1:
+            raise ValueError(f"embed_dim {embed_dim} and num_heads {num_heads} must be at least 1")
+        if embed_dim % num_heads:
+            raise ValueError(f"embed_dim {embed_dim} must be divisible by num_heads {num_heads}")
         self.num_heads = operator.index(num_heads)
         self.q_proj = nn.Linear(embed_dim, embed_dim)
         self.k_proj = nn.Linear(embed_dim, embed_dim)
@@ -126,7 +128,7 @@ class AddNorm(nn.Module):
     def __init__(self, embed_dim: int, dropout: float, norm_first: bool) -> None:
         super().__init__()
         if not 0 <= dropout < 1:
-            raise ValueError(f"dropout {dropout} is not in [0, 1)")
+            raise ValueError(f"dropout {dropout} must be in [0, 1)")
         self.norm = nn.LayerNorm(embed_dim)
         self.dropout = nn.Dropout(dropout)
         self.norm_first = norm_first
@@ -162,8 +164,8 @@ class EncoderLayer(nn.Module):
     Second derivatives and forward mode need the kernel that `Attention` names, by `sdpa_kernel`.
 
     Raises:
-        ValueError: E is not a positive multiple of `num_heads`, `ff_dim` is below 1, `dropout` is not in
-            [0, 1), or `mask` does not fit `x`.
+        ValueError: a size is below 1, `num_heads` does not divide E, `dropout` is not in [0, 1), or the
+            shapes of `x` and `mask` do not fit.
         TypeError: `mask` is not bool.
     """
 
@@ -203,7 +205,8 @@ class DecoderLayer(nn.Module):
     Second derivatives and forward mode need the kernel that `Attention` names, by `sdpa_kernel`.
 
     Raises:
-        ValueError, TypeError: as in `EncoderLayer`.
+        ValueError: as in `EncoderLayer`, or the shapes of `x`, `memory` and `memory_mask` do not fit.
+        TypeError: `memory_mask` is not bool.
     """
 
     def __init__(
@@ -290,8 +293,10 @@ class Transformer(nn.Module):
     ) -> None:
         super().__init__()
         ff_dim = 4 * embed_dim if ff_dim is None else ff_dim
-        if embed_dim % 2 or num_layers < 1:
-            raise ValueError(f"embed_dim {embed_dim} must be even and num_layers {num_layers} at least 1")
+        if embed_dim < 2 or embed_dim % 2:
+            raise ValueError(f"embed_dim {embed_dim} must be even and at least 2")
+        if num_layers < 1:
+            raise ValueError(f"num_layers {num_layers} must be at least 1")
         sizes = (embed_dim, num_heads, ff_dim, dropout, norm_first)
         self.encoder = nn.ModuleList(EncoderLayer(*sizes) for _ in range(num_layers))
         self.decoder = nn.ModuleList(DecoderLayer(*sizes) for _ in range(num_layers))
@@ -334,7 +339,7 @@ class Transformer(nn.Module):
 
     def _start(self, x: Tensor) -> Tensor:
         if x.dim() != 3:
-            raise ValueError(f"tokens {tuple(x.shape)} must be (B, length, E)")
+            raise ValueError(f"tokens {tuple(x.shape)} must be (B, T, E)")
         positions = sinusoidal_positions(x.shape[1], x.shape[2]).to(x.device, x.dtype)
         started: Tensor = self.dropout(x + positions)
         return started

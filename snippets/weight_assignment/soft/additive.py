@@ -82,7 +82,7 @@ class AdditiveAttention(nn.Module):
         if source.dim() != 3 or source.shape[2] != key_dim or state.shape[:-1] != source.shape[:1]:
             raise ValueError(
                 f"state {tuple(state.shape)} and source {tuple(source.shape)} must be (B, d_s) and "
-                f"(B, S, {key_dim}) with the same B"
+                f"(B, S, d_h) with the same B and d_h = {key_dim}"
             )
         asked = self.W_a(state)[:, None]  # (B, 1, d_a)
         projected = self.project(source) if projected is None else projected  # (B, S, d_a)

@@ -104,7 +104,7 @@ class KeyValueAttention(nn.Module):
         value = key if value is None else value
         if value.shape[:-1] != key.shape[:-1]:
             raise ValueError(
-                f"value {tuple(value.shape)} must be (B, S, d_v) with the length of key {tuple(key.shape)}"
+                f"value {tuple(value.shape)} must be (B, S, d_v) with B and S of key {tuple(key.shape)}"
             )
         weights = self.attention(key, query=query, mask=mask)  # (B, S)
         return (weights[:, None] @ value).squeeze(1)  # (B, d_v)

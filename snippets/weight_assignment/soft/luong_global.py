@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-SCORES = ("dot", "general", "concat")
+MODES = ("dot", "general", "concat")
 
 
 class GlobalAttention(nn.Module):
@@ -27,7 +27,7 @@ class GlobalAttention(nn.Module):
     Args:
         target_dim: width d_t of the decoder's states h_t, those after the recurrent step.
         source_dim: width d_s of the encoder's states h_s.
-        score: "dot", "general" or "concat"; concat has d_t hidden units.
+        mode: "dot", "general" or "concat"; concat has d_t hidden units.
 
     Shape:
         - target: (B, T, d_t); T = 1 for a decoder that goes step by step
@@ -40,7 +40,7 @@ class GlobalAttention(nn.Module):
     A target that may attend to nothing gets weights and a context of zero.
 
     Raises:
-        ValueError: a width is below 1, `score` is unknown, "dot" is to compare different widths, or the
+        ValueError: a width is below 1, `mode` is unknown, "dot" is to compare different widths, or the
             shapes of `target`, `source` and `mask` do not fit.
         TypeError: `mask` is not bool.
 
@@ -60,18 +60,20 @@ class GlobalAttention(nn.Module):
     [0.7616, 0.7616, 0.7616]
     """
 
-    def __init__(self, target_dim: int, source_dim: int, score: str = "general") -> None:
+    def __init__(self, target_dim: int, source_dim: int, mode: str = "general") -> None:
         super().__init__()
         if target_dim < 1 or source_dim < 1:
             raise ValueError(f"target_dim {target_dim} and source_dim {source_dim} must be at least 1")
-        if score not in SCORES:
-            raise ValueError(f"score {score!r} must be one of {', '.join(SCORES)}")
-        if score == "dot" and target_dim != source_dim:
-            raise ValueError(f"score 'dot' needs target_dim {target_dim} equal to source_dim {source_dim}")
-        self.score = score
-        if score == "general":
+        if mode not in MODES:
+            raise ValueError(f"mode {mode!r} must be one of {', '.join(MODES)}")
+        if mode == "dot" and target_dim != source_dim:
+            raise ValueError(
+                f"target_dim {target_dim} must be equal to source_dim {source_dim} in mode {mode!r}"
+            )
+        self.mode = mode
+        if mode == "general":
             self.W_a = nn.Linear(target_dim, source_dim, bias=False)  # holds the paper's W_a transposed
-        elif score == "concat":
+        elif mode == "concat":
             self.W_t = nn.Linear(target_dim, target_dim, bias=False)
             self.W_s = nn.Linear(source_dim, target_dim, bias=False)
             self.v_a = nn.Linear(target_dim, 1, bias=False)
@@ -87,11 +89,11 @@ class GlobalAttention(nn.Module):
                 f"target {tuple(target.shape)} and source {tuple(source.shape)} must be (B, T, d_t) and "
                 "(B, S, d_s) with the same B"
             )
-        if self.score == "concat":
+        if self.mode == "concat":
             pairs = self.W_t(target)[:, :, None] + self.W_s(source)[:, None]  # (B, T, S, d_t)
             bounded: Tensor = self.v_a(pairs.tanh()).squeeze(-1)  # (B, T, S)
             return bounded
-        query: Tensor = target if self.score == "dot" else self.W_a(target)  # (B, T, d_s)
+        query: Tensor = target if self.mode == "dot" else self.W_a(target)  # (B, T, d_s)
         root = math.sqrt(source.shape[2])  # a half type may hold the scores only after a division
         scores = (query / root) @ source.mT  # (B, T, S)
         return root * scores.to(torch.promote_types(scores.dtype, torch.float32))
