@@ -12,7 +12,7 @@ BATCH, TARGETS, SOURCES, WIDTH = 8, 64, 96, 256
 
 def luong_global() -> Pair:
     """The dot score; with the general one pytorch-nlp joins the context with W_a h_t instead of h_t."""
-    ours = GlobalAttention(WIDTH, WIDTH, score="dot")
+    ours = GlobalAttention(WIDTH, WIDTH, mode="dot")
     theirs = in_order(ours, Attention(WIDTH, attention_type="dot"))
 
     def run(target: Tensor, source: Tensor) -> Tensor:

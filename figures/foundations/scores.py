@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from figures.style import COLORS, Say, english, new_figure
-from snippets.foundations.scores import KINDS, ScoredAttention
+from snippets.foundations.scores import MODES, ScoredAttention
 
 WIDTHS = (4, 8, 16, 32, 64, 128, 256, 512)
 SHOWN = ("dot", "general", "scaled_dot", "additive")
@@ -17,12 +17,12 @@ SYMBOLS, LENGTH = 12, 10
 
 
 @torch.no_grad()
-def statistics(kind: str, width: int) -> tuple[float, float]:
+def statistics(mode: str, width: int) -> tuple[float, float]:
     """Variance of the scores, and mean entropy of the weights in nats; parameters as torch draws them."""
     torch.manual_seed(0)
     variances, entropies = [], []
     for _ in range(REPEATS):
-        attend = ScoredAttention(kind, width, width, hidden_dim=width)
+        attend = ScoredAttention(mode, width, width, hidden_dim=width)
         query, key = torch.randn(1, QUERIES, width), torch.randn(1, KEYS, width)
         variances.append(attend.scores(query, key).var())
         entropies.append(torch.special.entr(attend.attention(query, key)).sum(dim=-1).mean())
@@ -33,8 +33,8 @@ def figure(say: Say = english) -> Figure:
     """Left: variance of the scores over the width. Right: entropy of the weights; dashed: all keys alike."""
     drawn, (left, right) = new_figure(1, 2, height=3.3)
     names = say("dot", "点积"), "general", say("scaled_dot", "缩放点积"), say("additive", "加性")
-    for color, kind, name in zip(COLORS, SHOWN, names, strict=False):
-        found = [statistics(kind, width) for width in WIDTHS]
+    for color, mode, name in zip(COLORS, SHOWN, names, strict=False):
+        found = [statistics(mode, width) for width in WIDTHS]
         for axes, values in zip((left, right), zip(*found, strict=True), strict=True):
             axes.plot(WIDTHS, values, marker="o", color=color, label=name)
     right.axhline(math.log(KEYS), color=COLORS[5], linestyle="--", linewidth=1)
@@ -54,12 +54,12 @@ def figure(say: Say = english) -> Figure:
 class Reverser(nn.Module):
     """Reads 10 symbols and writes them in reverse; the decoder sees the source through attention only."""
 
-    def __init__(self, kind: str, width: int = 48) -> None:
+    def __init__(self, mode: str, width: int = 48) -> None:
         super().__init__()
         self.embedding = nn.Embedding(SYMBOLS + 1, width)
         self.encoder = nn.GRU(width, width // 2, batch_first=True, bidirectional=True)
         self.decoder = nn.GRU(width, width, batch_first=True)
-        self.attend = ScoredAttention(kind, width, width, hidden_dim=width, max_keys=LENGTH)
+        self.attend = ScoredAttention(mode, width, width, hidden_dim=width, max_keys=LENGTH)
         self.out = nn.Linear(2 * width, SYMBOLS)
 
     def forward(self, source: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,10 +70,10 @@ class Reverser(nn.Module):
         return self.out(torch.cat([weights @ encoded, state], dim=-1)), weights
 
 
-def reverse(kind: str, seed: int, steps: int = 300) -> str:
+def reverse(mode: str, seed: int, steps: int = 300) -> str:
     """Train from a seed; say how many symbols are right, and how often the right place weighs most."""
     torch.manual_seed(seed)
-    model = Reverser(kind)
+    model = Reverser(mode)
     optimiser = torch.optim.Adam(model.parameters(), lr=5e-3)
     for _ in range(steps):
         source = torch.randint(SYMBOLS, (64, LENGTH))
@@ -87,14 +87,14 @@ def reverse(kind: str, seed: int, steps: int = 300) -> str:
     right = (logits.argmax(-1) == source.flip(1)).float().mean()
     place = (weights.argmax(-1) == torch.arange(LENGTH).flip(0)).float().mean()
     entropy = torch.special.entr(weights).sum(-1).mean()
-    return f"{kind} seed {seed}: right {right:.3f}, place {place:.3f}, entropy {entropy:.2f}"
+    return f"{mode} seed {seed}: right {right:.3f}, place {place:.3f}, entropy {entropy:.2f}"
 
 
 if __name__ == "__main__":
-    for kind in SHOWN:
+    for mode in SHOWN:
         for width in (WIDTHS[0], WIDTHS[-1]):
-            variance, entropy = statistics(kind, width)
-            print(f"{kind} d = {width}: variance {variance:.2f}, entropy {entropy:.2f}")
-    for kind in KINDS:
+            variance, entropy = statistics(mode, width)
+            print(f"{mode} d = {width}: variance {variance:.2f}, entropy {entropy:.2f}")
+    for mode in MODES:
         for seed in range(3):
-            print(reverse(kind, seed))
+            print(reverse(mode, seed))

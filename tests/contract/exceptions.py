@@ -16,6 +16,13 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
         "transformer:pre_norm": "positions start on the default device; the input's may lack float64",
         "transformer:source_mask": "positions start on the default device; the input's may lack float64",
     },
+    "test_errors_about_one_rule_are_worded_alike": {
+        "cbam": "says what is not the case: worded like the others with its next change",
+        "bam": "says what is not the case: worded like the others with its next change",
+    },
+    "test_a_choice_is_called_mode": {
+        "attention_factors": "`factors` is the paper's code of four digits, no choice from a list",
+    },
     "test_compiles_without_a_graph_break": {
         "blstm_attention": "the compiler refuses every nn.LSTM unless torch._dynamo.config.allow_rnn is set",
         "blstm_attention:without_mask": "the compiler refuses every nn.LSTM, see blstm_attention",

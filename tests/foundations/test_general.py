@@ -264,7 +264,9 @@ def test_scores_want_five_axes(score: Score) -> None:
 @pytest.mark.parametrize("use", [scale, weighted_sum])
 @pytest.mark.parametrize("shape", [(2, 3), (2, 3, 4, 1), (2, 1, 5), (2, 2, 4), (3, 1, 4)])
 def test_weights_must_fit_the_input(use: Callable[[Tensor, Tensor], Tensor], shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="must have the axes of x"):
+    with pytest.raises(ValueError, match="must have 3 dimensions that broadcast to x"):
         use(torch.ones(shape), torch.ones(2, 3, 4))
-    with pytest.raises(ValueError, match="must have the axes of x"):  # would stretch x, then sum over samples
+    with pytest.raises(
+        ValueError, match="must have 3 dimensions that broadcast to x"
+    ):  # would stretch x, then sum over samples
         use(torch.ones(2, 3, 4), torch.ones(1, 3, 4))

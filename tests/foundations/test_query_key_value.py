@@ -323,7 +323,7 @@ def test_refuses_masks_that_are_not_bool() -> None:
 def test_refuses_keys_and_values_that_do_not_fit() -> None:
     attention, (query, key, value) = Attention(dot), inputs(6, 6)
     for other in (value[:, :4], value[:1], value[0]):
-        with pytest.raises(ValueError, match="with the length of key"):
+        with pytest.raises(ValueError, match="with B and S of key"):
             attention(query, key, other)
     for asked, held in ((query[:1], key), (query, key[:1]), (query[0], key), (query, key[0])):
         for call in (attention, attention.attention):

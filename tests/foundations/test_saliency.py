@@ -240,7 +240,7 @@ def count(block: nn.Module) -> int:
 
 @pytest.mark.parametrize("beta", [-1.0, math.nan])
 def test_beta_must_not_be_negative(beta: float) -> None:
-    with pytest.raises(ValueError, match="must not be negative"):
+    with pytest.raises(ValueError, match="must be at least 0"):
         MaxPooling(beta)
 
 

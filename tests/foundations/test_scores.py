@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from snippets.foundations.scores import KINDS, ScoredAttention, example
+from snippets.foundations.scores import MODES, ScoredAttention, example
 from tests.measure import Measured
 
 
@@ -46,17 +46,17 @@ PAIRWISE = {
 }
 
 
-def naive_scores(kind: str, query: Tensor, key: Tensor, **w: Tensor) -> Tensor:
+def naive_scores(mode: str, query: Tensor, key: Tensor, **w: Tensor) -> Tensor:
     """query (B,T,Dq), key (B,S,Dk) -> e (B,T,S). location: W (Smax,Dq), b (Smax,), its first S rows used."""
     (B, T, _), S = query.shape, key.shape[1]
     e = []
     for b in range(B):
         for t in range(T):
             for s in range(S):
-                if kind == "location":
+                if mode == "location":
                     e.append(dot(w["W"][s], query[b, t]) + (w["b"][s] if "b" in w else 0))
                 else:
-                    e.append(PAIRWISE[kind](query[b, t], key[b, s], **w))
+                    e.append(PAIRWISE[mode](query[b, t], key[b, s], **w))
     return torch.stack(e).reshape(B, T, S)
 
 
@@ -90,15 +90,15 @@ def inputs(d_q: int = 6, d_k: int = 6, S: int = 5) -> tuple[Tensor, Tensor, Tens
     return query, key, value
 
 
-def attend(kind: str, d_q: int = 6, d_k: int = 6, d_a: int = 7, max_keys: int = 8) -> ScoredAttention:
+def attend(mode: str, d_q: int = 6, d_k: int = 6, d_a: int = 7, max_keys: int = 8) -> ScoredAttention:
     torch.manual_seed(2)
-    return ScoredAttention(kind, d_q, d_k, d_a, max_keys).double()
+    return ScoredAttention(mode, d_q, d_k, d_a, max_keys).double()
 
 
 def weights_of(block: ScoredAttention) -> dict[str, Tensor]:
     """Parameters under the names and in the shapes of the naive reference."""
     named = {name.removesuffix(".weight"): p for name, p in block.named_parameters()}
-    if block.kind == "general":
+    if block.mode == "general":
         named["W"] = named["W"].T
     return named | ({"v": named["v"][0]} if "v" in named else {})
 
@@ -110,10 +110,10 @@ def mask() -> Tensor:
     return allowed
 
 
-def same_function(measured: Measured, kind: str, d_k: int) -> None:
+def same_function(measured: Measured, mode: str, d_k: int) -> None:
     """Hold scores, weights, output and all gradients against the naive reference."""
-    block, (query, key, value) = attend(kind, 6, d_k), inputs(6, d_k)
-    name = "scaled" if kind == "scaled_dot" else kind
+    block, (query, key, value) = attend(mode, 6, d_k), inputs(6, d_k)
+    name = "scaled" if mode == "scaled_dot" else mode
     for allowed in (None, mask()):
         scores = naive_scores(name, query, key, **weights_of(block))
         weights = naive_softmax(scores, allowed)
@@ -121,13 +121,13 @@ def same_function(measured: Measured, kind: str, d_k: int) -> None:
         measured.close(block.attention(query, key, mask=allowed), weights)
         y = block(query, key, value, allowed)
         measured.close(y, naive_read(weights, value))
-        seen = (query, value) if kind == "location" else (query, key, value)
+        seen = (query, value) if mode == "location" else (query, key, value)
         measured.gradients(y, naive_read(weights, value), of=(*seen, *block.parameters()))
 
 
-@pytest.mark.parametrize("kind", ["dot", "scaled_dot"])
-def test_dot_products_equal_naive_reference(measured: Measured, kind: str) -> None:
-    same_function(measured, kind, 6)
+@pytest.mark.parametrize("mode", ["dot", "scaled_dot"])
+def test_dot_products_equal_naive_reference(measured: Measured, mode: str) -> None:
+    same_function(measured, mode, 6)
 
 
 @pytest.mark.parametrize("d_k", [6, 4])
@@ -135,10 +135,10 @@ def test_general_equals_naive_reference(measured: Measured, d_k: int) -> None:
     same_function(measured, "general", d_k)
 
 
-@pytest.mark.parametrize("kind", ["additive", "concat"])
+@pytest.mark.parametrize("mode", ["additive", "concat"])
 @pytest.mark.parametrize("d_k", [6, 4])
-def test_additive_and_concat_equal_naive_reference(measured: Measured, kind: str, d_k: int) -> None:
-    same_function(measured, kind, d_k)
+def test_additive_and_concat_equal_naive_reference(measured: Measured, mode: str, d_k: int) -> None:
+    same_function(measured, mode, d_k)
 
 
 def test_location_equals_naive_reference(measured: Measured) -> None:
@@ -177,13 +177,13 @@ def test_scaled_dot_is_dot_at_the_temperature_root_of_d(measured: Measured) -> N
 
 def test_only_dot_products_treat_query_and_key_alike(measured: Measured) -> None:
     x, _, _ = inputs()
-    for kind in ("dot", "scaled_dot"):
-        scores = attend(kind).scores(x, x)
+    for mode in ("dot", "scaled_dot"):
+        scores = attend(mode).scores(x, x)
         measured.close(scores.mT, scores)
-    for kind in ("general", "additive", "concat", "location"):
-        scores = attend(kind).scores(x, x)
+    for mode in ("general", "additive", "concat", "location"):
+        scores = attend(mode).scores(x, x)
         gap = (scores.mT - scores).abs().max().item()
-        measured.value(kind, gap, above=0.1)
+        measured.value(mode, gap, above=0.1)
 
 
 def test_location_depends_on_the_query_only(measured: Measured) -> None:
@@ -196,10 +196,10 @@ def test_location_depends_on_the_query_only(measured: Measured) -> None:
 
 def test_items_may_change_places_except_for_location(measured: Measured) -> None:
     (query, key, value), order = inputs(), torch.tensor([3, 0, 4, 1, 2])
-    for kind in KINDS:
-        block = attend(kind)
+    for mode in MODES:
+        block = attend(mode)
         moved, y = block(query, key[:, order], value[:, order]), block(query, key, value)
-        if kind == "location":
+        if mode == "location":
             gap = (moved - y).abs().max().item()
             measured.value("location |Δ|", gap, above=0.1)
         else:
@@ -217,10 +217,10 @@ def test_additive_scores_are_bounded(measured: Measured) -> None:
 
 def test_dot_products_equal_torch(measured: Measured) -> None:
     query, key, value = inputs()
-    for kind, scale in (("dot", 1.0), ("scaled_dot", None)):
+    for mode, scale in (("dot", 1.0), ("scaled_dot", None)):
         for allowed in (None, mask()):
             public = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed, scale=scale)
-            y = attend(kind)(query, key, value, allowed)
+            y = attend(mode)(query, key, value, allowed)
             measured.close(y, public)
             measured.gradients(y, public, of=(query, key, value))
 
@@ -236,17 +236,17 @@ def test_general_equals_torch_bilinear(measured: Measured) -> None:
     measured.gradients(block.scores(query, key), expected, of=(query, key))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_weights_are_a_distribution_over_the_keys(measured: Measured, kind: str) -> None:
+@pytest.mark.parametrize("mode", MODES)
+def test_weights_are_a_distribution_over_the_keys(measured: Measured, mode: str) -> None:
     query, key, _ = inputs()
-    weights = attend(kind).attention(query, key)
+    weights = attend(mode).attention(query, key)
     measured.close(weights.sum(dim=2), torch.ones(2, 3, dtype=torch.float64))
     measured.value("smallest weight", weights.min().item(), above=0)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_query_without_keys_reads_zeros(measured: Measured, kind: str) -> None:
-    (query, key, value), block = inputs(), attend(kind)
+@pytest.mark.parametrize("mode", MODES)
+def test_query_without_keys_reads_zeros(measured: Measured, mode: str) -> None:
+    (query, key, value), block = inputs(), attend(mode)
     y = block(query, key, value, mask())
     measured.close(y[:, 0], torch.zeros(2, 4, dtype=torch.float64), tolerance=0)
     gradients = torch.autograd.grad(y.square().sum(), (query, value, *block.parameters()))
@@ -257,7 +257,7 @@ def test_variance_grows_with_width_unless_scaled(measured: Measured) -> None:
     torch.manual_seed(0)
     for d in (16, 64, 256):
         query, key = torch.randn(8, 300, d), torch.randn(8, 300, d)
-        found = {kind: ScoredAttention(kind, d, d).scores(query, key).var().item() for kind in KINDS[:2]}
+        found = {mode: ScoredAttention(mode, d, d).scores(query, key).var().item() for mode in MODES[:2]}
         measured.value(f"dot, d = {d}", found["dot"], equals=d, within=0.03 * d)
         measured.value("scaled", found["scaled_dot"], equals=1, within=0.03)
 
@@ -267,7 +267,7 @@ def test_fresh_general_has_a_third_of_the_variance_of_dot(measured: Measured) ->
     ratios = []
     for _ in range(10):
         query, key, d = torch.randn(1, 200, 128), torch.randn(1, 200, 128), 128
-        scores = [ScoredAttention(kind, d, d).scores(query, key) for kind in ("general", "dot")]
+        scores = [ScoredAttention(mode, d, d).scores(query, key) for mode in ("general", "dot")]
         ratios.append((scores[0].var() / scores[1].var()).item())
     measured.value("ratio at d = 128", sum(ratios) / 10, equals=1 / 3, within=0.01)
 
@@ -296,9 +296,9 @@ class LargestTensor(TorchDispatchMode):
         return result
 
 
-def cost(kind: str, T: int, S: int, d: int) -> tuple[int, int, int]:
+def cost(mode: str, T: int, S: int, d: int) -> tuple[int, int, int]:
     """Parameters, multiply-adds of the scores of one sample, and the largest tensor, on the meta device."""
-    block = ScoredAttention(kind, d, d, hidden_dim=d, max_keys=S).to("meta")
+    block = ScoredAttention(mode, d, d, hidden_dim=d, max_keys=S).to("meta")
     query, key = torch.empty(1, T, d, device="meta"), torch.empty(1, S, d, device="meta")
     with FlopCounterMode(display=False) as counter:
         block.scores(query, key)
@@ -319,26 +319,26 @@ COSTS = {  # parameters, multiply-adds, numbers in the largest tensor
 
 
 def test_parameters_of_the_six_scores(measured: Measured) -> None:
-    for kind, (parameters, _, _) in COSTS.items():
-        measured.count(cost(kind, T, S, D)[0], parameters)
+    for mode, (parameters, _, _) in COSTS.items():
+        measured.count(cost(mode, T, S, D)[0], parameters)
 
 
 def test_multiply_adds_of_the_six_scores(measured: Measured) -> None:
-    for kind, (_, macs, _) in COSTS.items():
-        measured.count(cost(kind, T, S, D)[1], macs)
+    for mode, (_, macs, _) in COSTS.items():
+        measured.count(cost(mode, T, S, D)[1], macs)
 
 
 def test_largest_tensor_of_the_six_scores(measured: Measured) -> None:
-    for kind, (_, _, largest) in COSTS.items():
-        measured.count(cost(kind, T, S, D)[2], largest)
+    for mode, (_, _, largest) in COSTS.items():
+        measured.count(cost(mode, T, S, D)[2], largest)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("cosine", 4, 4), "kind 'cosine'"),
-        (("dot", 4, 6), "query_dim 4 is not key_dim 6"),
-        (("scaled_dot", 4, 6), "query_dim 4 is not key_dim 6"),
+        (("cosine", 4, 4), "mode 'cosine'"),
+        (("dot", 4, 6), "query_dim 4 must be equal to key_dim 6"),
+        (("scaled_dot", 4, 6), "query_dim 4 must be equal to key_dim 6"),
         (("general", 0, 6), "query_dim 0"),
         (("general", 4, 0), "key_dim 0"),
         (("additive", 4, 4, 0), "hidden_dim 0"),
@@ -355,7 +355,7 @@ def test_refuses_impossible_arguments(arguments: tuple[str, int, int], message: 
 
 def test_location_refuses_more_keys_than_it_has_places() -> None:
     query, key, value = inputs(S=9)
-    with pytest.raises(ValueError, match="9 keys are more than max_keys 8"):
+    with pytest.raises(ValueError, match="keys 9 must be at most max_keys 8"):
         attend("location")(query, key, value)
 
 
@@ -382,25 +382,25 @@ def test_refuses_masks_that_are_not_bool() -> None:
         block(*tensors, mask=torch.ones(2, 3, 5))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_refuses_keys_and_values_that_do_not_fit(kind: str) -> None:
-    block, (query, key, value) = attend(kind), inputs()
+@pytest.mark.parametrize("mode", MODES)
+def test_refuses_keys_and_values_that_do_not_fit(mode: str) -> None:
+    block, (query, key, value) = attend(mode), inputs()
     for asked, held in ((query[..., :5], key), (query, key[..., :5]), (query[..., :5], key[..., :5])):
-        with pytest.raises(ValueError, match=r"must be \(B, T, 6\)"):
+        with pytest.raises(ValueError, match=r"with the same B, d_q = 6 and d_k = 6"):
             block.attention(asked, held)
     for other in (value[:, :4], value[:1], value[0]):
-        with pytest.raises(ValueError, match="with the length of key"):
+        with pytest.raises(ValueError, match="with B and S of key"):
             block(query, key, other)
     for asked, held in ((query[:1], key), (query, key[:1]), (query[0], key), (query, key[0])):
-        with pytest.raises(ValueError, match=r"must be \(B, T, 6\)"):
+        with pytest.raises(ValueError, match=r"with the same B, d_q = 6 and d_k = 6"):
             block.attention(asked, held)
 
 
 def test_dot_products_beyond_float16_are_right() -> None:
     torch.manual_seed(0)
     query, key, value = (torch.randn(1, n, 512) * 60 for n in (3, 5, 5))
-    for kind in ("dot", "general"):
-        block = ScoredAttention(kind, 512, 512)
+    for mode in ("dot", "general"):
+        block = ScoredAttention(mode, 512, 512)
         assert block.scores(query, key).abs().max() > 65504
         exact = block.double().attention(query.double(), key.double())
         for autocast, dtype in ((False, torch.float16), (True, torch.float32)):

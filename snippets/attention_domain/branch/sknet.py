@@ -75,8 +75,9 @@ class SelectiveKernel(nn.Module):
         if branches < 2:
             raise ValueError(f"branches {branches} must be at least 2")
         divisors = {"groups": groups, "reduction": reduction}
-        for name, size in {"channels": channels, **divisors, "min_width": min_width, "stride": stride}.items():
-            if size < 1:
+        sizes = {"channels": channels, **divisors, "min_width": min_width, "stride": stride}
+        for name, size in sizes.items():
+            if not size >= 1:
                 raise ValueError(f"{name} {size} must be at least 1")
         for name, size in divisors.items():
             if channels % size:

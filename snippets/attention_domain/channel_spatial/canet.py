@@ -113,9 +113,10 @@ class CANet(nn.Module):
         self, channels: int, modules: int = 3, layers: int = 2, reduction: int = 8, image_channels: int = 3
     ) -> None:
         super().__init__()
-        if min(modules, layers, image_channels) < 1:
+        if min(channels, modules, layers, image_channels) < 1:
             raise ValueError(
-                f"modules {modules}, layers {layers} and image_channels {image_channels} must be at least 1"
+                f"channels {channels}, modules {modules}, layers {layers} and image_channels "
+                f"{image_channels} must be at least 1"
             )
         self.head = nn.Conv2d(image_channels, channels, 3, padding=1)
         self.stack = nn.ModuleList(

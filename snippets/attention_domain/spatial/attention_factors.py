@@ -39,7 +39,7 @@ class GeneralizedAttention(nn.Module):
         - forward(x): (B, C, H, W)
 
     Raises:
-        ValueError: `factors` must hold four digits, 0 or 1, and a 1 among them, a size is below 1, `channels` is
+        ValueError: `factors` is not four digits 0 or 1 with at least one 1, a size is below 1, `channels` is
             not divisible by `num_heads` and by 4 (sine and cosine, in x and in y), or x is not (B, C, H, W).
 
     E3 has no query: one row of weights serves all, and every position gets the same added.

@@ -59,8 +59,8 @@ class GloReUnit(nn.Module):
         - forward(x): (B, C, H, W)
 
     Raises:
-        ValueError: `channels`, `nodes` or `states` is below 1, or x is not (B, C, H, W). `forward` raises it
-            for a unit that is itself in float16 and trained without `normalize`.
+        ValueError: `channels`, `nodes` or `states` is below 1, or x is not (B, C, H, W).
+        TypeError: the unit is itself in float16 and trained without `normalize`; `forward` raises it.
 
     >>> unit, (x,) = example()
     >>> torch.equal(GloReUnit(32, nodes=8, states=16)(x), x)

@@ -75,7 +75,9 @@ class AttentionProposal(nn.Module):
         if x.dim() != 4:
             raise ValueError(f"x {tuple(x.shape)} must be (B, C, H, W)")
         if features.shape[0] != x.shape[0]:
-            raise ValueError(f"features {tuple(features.shape)} must be (B, ...) with B of x {tuple(x.shape)}")
+            raise ValueError(
+                f"features {tuple(features.shape)} must be (B, ...) with B of x {tuple(x.shape)}"
+            )
         H, W = x.shape[2:]
         logits: Tensor = self.fc2(self.fc1(features.flatten(1)).tanh())  # (B, 3)
         share = logits.to(torch.promote_types(logits.dtype, torch.float32)).sigmoid()

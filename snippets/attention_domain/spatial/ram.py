@@ -51,9 +51,7 @@ def look(x: Tensor, location: Tensor, size: int, scales: int = 1) -> Tensor:
         raise ValueError(f"x {tuple(x.shape)} must be (B, C, H, W)")
     B, C, H, W = x.shape
     if location.shape != (B, 2):
-        raise ValueError(
-            f"location {tuple(location.shape)} must be (B, 2) with B of x {tuple(x.shape)}"
-        )
+        raise ValueError(f"location {tuple(location.shape)} must be (B, 2) with B of x {tuple(x.shape)}")
     location = location.to(torch.promote_types(location.dtype, torch.float32))
     extent = torch.tensor((W, H), device=x.device)
     column, row = ((location + 1) / 2 * extent).floor().long()[:, :, None].unbind(1)  # (B, 1), (B, 1)
@@ -219,7 +217,8 @@ def hybrid_loss(episode: Episode, target: Tensor) -> Tensor:
     """
     if target.shape != episode.logits.shape[:1] or not len(target):
         raise ValueError(
-            f"target {tuple(target.shape)} must be (B,) with B > 0 and B of logits {tuple(episode.logits.shape)}"
+            f"target {tuple(target.shape)} must be (B,) with B > 0 and B of logits "
+            f"{tuple(episode.logits.shape)}"
         )
     logits, baseline = (y.to(episode.log_prob.dtype) for y in (episode.logits, episode.baseline))
     reward = (logits.argmax(1) == target).to(baseline)[:, None]  # (B, 1)

@@ -155,8 +155,7 @@ def reinforce_loss(reward: Tensor, log_prob: Tensor, baseline: Tensor | float) -
         )
     if isinstance(baseline, Tensor) and baseline.dim() and baseline.shape != reward.shape:
         raise ValueError(
-            f"baseline {tuple(baseline.shape)} must be () or have the shape of reward "
-            f"{tuple(reward.shape)}"
+            f"baseline {tuple(baseline.shape)} must be () or have the shape of reward {tuple(reward.shape)}"
         )
     if not reward.numel():
         raise ValueError(f"reward {tuple(reward.shape)} must hold one draw or more")

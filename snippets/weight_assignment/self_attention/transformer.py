@@ -68,8 +68,8 @@ class Attention(nn.Module):
     `with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):`.
 
     Raises:
-        ValueError: a size is below 1, `num_heads` does not divide E, or the shapes of `x`, `memory` and `mask`
-            do not fit.
+        ValueError: a size is below 1, `num_heads` does not divide E, or the shapes of `x`, `memory` and
+            `mask` do not fit.
         TypeError: `mask` is not bool.
     """
 

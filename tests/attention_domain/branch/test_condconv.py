@@ -286,9 +286,9 @@ def test_stride_is_an_integer_from_the_start() -> None:
         ({"stride": 0}, "stride 0 must be at least 1"),
         ({"groups": 0}, "groups 0 must be at least 1"),
         ({"kernel_size": 2}, "kernel_size 2 must be odd"),
-        ({"groups": 3}, "in_channels 8 is not a positive multiple of groups 3"),
-        ({"groups": 8}, "out_channels 12 is not a positive multiple of groups 8"),
-        ({"out_channels": 0}, "out_channels 0 is not a positive multiple"),
+        ({"groups": 3}, "in_channels 8 must be divisible by groups 3"),
+        ({"groups": 8}, "out_channels 12 must be divisible by groups 8"),
+        ({"out_channels": 0}, "out_channels 0 must be at least 1"),
     ],
 )
 def test_refuses_impossible_arguments(options: dict[str, int], message: str) -> None:

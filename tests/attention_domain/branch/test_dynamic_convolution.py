@@ -222,9 +222,9 @@ def test_dynamic_mobilenet_multiply_adds(measured: Measured, width: float, expec
         ({"temperature": float("nan")}, "temperature nan must be at least 1"),
         ({"temperature": float("inf")}, "temperature inf must be at least 1 and finite"),
         ({"kernel_size": 2}, "kernel_size 2 must be odd"),
-        ({"in_channels": 3}, "in_channels 3 is not divisible by reduction 4"),
-        ({"groups": 3}, "in_channels 8 is not a positive multiple of groups 3"),
-        ({"groups": 8}, "out_channels 12 is not a positive multiple of groups 8"),
+        ({"in_channels": 3}, "in_channels 3 must be divisible by reduction 4"),
+        ({"groups": 3}, "in_channels 8 must be divisible by groups 3"),
+        ({"groups": 8}, "out_channels 12 must be divisible by groups 8"),
     ],
 )
 def test_refuses_impossible_arguments(options: dict[str, Any], message: str) -> None:

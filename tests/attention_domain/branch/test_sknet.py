@@ -250,9 +250,9 @@ def test_one_sample_cannot_be_trained_on() -> None:
     [
         ({"branches": 1}, "branches 1 must be at least 2"),
         ({"groups": 0}, "groups 0 must be at least 1"),
-        ({"groups": 5}, "channels 64 is not a positive multiple of groups 5"),
-        ({"reduction": 24}, "channels 64 is not a positive multiple of reduction 24"),
-        ({"channels": 0}, "channels 0 is not a positive multiple"),
+        ({"groups": 5}, "channels 64 must be divisible by groups 5"),
+        ({"reduction": 24}, "channels 64 must be divisible by reduction 24"),
+        ({"channels": 0}, "channels 0 must be at least 1"),
         ({"min_width": 0}, "min_width 0"),
         ({"min_width": float("nan")}, "min_width nan"),
         ({"stride": 0}, "stride 0"),

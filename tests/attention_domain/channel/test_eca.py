@@ -149,7 +149,7 @@ def test_refuses_channels_that_are_no_integer(channels: float) -> None:
 def test_refuses_maps_of_another_shape(shape: tuple[int, ...]) -> None:
     """The kernel slides over any number of channels; channels-last maps would be gated by row."""
     block, _ = small(kernel_size=3)
-    message = re.escape(f"x {shape} must be (B, 6, H, W)")
+    message = re.escape(f"x {shape} must be (B, C, H, W) with C = 6")
     with pytest.raises(ValueError, match=message):
         block(torch.randn(shape, dtype=torch.float64))
 

@@ -126,8 +126,8 @@ def test_resnet50_multiply_adds(measured: Measured) -> None:
     [
         ((0,), "channels 0"),
         ((64, 0), "reduction 0"),
-        ((65, 16), "channels 65 is not divisible by reduction 16"),
-        ((8, 16), "channels 8 is not divisible by reduction 16"),
+        ((65, 16), "channels 65 must be divisible by reduction 16"),
+        ((8, 16), "channels 8 must be divisible by reduction 16"),
     ],
 )
 def test_refuses_impossible_arguments(arguments: tuple[int, ...], message: str) -> None:

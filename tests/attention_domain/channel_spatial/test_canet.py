@@ -166,7 +166,7 @@ def test_gates_hold_few_of_the_parameters(measured: Measured) -> None:
         ((16, 3, 0), "layers 0"),
         ((16, 3, 2, 0), "reduction 0"),
         ((16, 3, 2, 8, 0), "image_channels 0 must be at least 1"),
-        ((12, 3, 2, 8), "channels 12 is not divisible by reduction 8"),
+        ((12, 3, 2, 8), "channels 12 must be divisible by reduction 8"),
     ],
 )
 def test_refuses_impossible_arguments(arguments: tuple[int, ...], message: str) -> None:

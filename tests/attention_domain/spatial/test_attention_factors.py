@@ -276,11 +276,11 @@ def test_every_factor_compiles_and_runs_in_bfloat16(factors: str) -> None:
         ((0, 1), "channels 0"),
         ((16, 0), "num_heads 0"),
         ((16, 4, "1111", 0), "stride 0"),
-        ((18, 2), "channels 18 is not divisible by num_heads 2 and by 4"),
-        ((64, 9), "channels 64 is not divisible by num_heads 9 and by 4"),
-        ((16, 4, "0000"), "factors '0000' is not four digits"),
-        ((16, 4, "111"), "factors '111' is not four digits"),
-        ((16, 4, "1112"), "factors '1112' is not four digits"),
+        ((18, 2), "channels 18 must be divisible by num_heads 2 and 4"),
+        ((64, 9), "channels 64 must be divisible by num_heads 9 and 4"),
+        ((16, 4, "0000"), "factors '0000' must hold four digits"),
+        ((16, 4, "111"), "factors '111' must hold four digits"),
+        ((16, 4, "1112"), "factors '1112' must hold four digits"),
     ],
 )
 def test_refuses_impossible_arguments(arguments: tuple[Any, ...], message: str) -> None:

@@ -237,8 +237,8 @@ def test_parameters_that_replace_a_convolution(measured: Measured) -> None:
         ((0, 8, 3, 4, 4, 2, (3, 4)), "must be at least 1"),
         ((8, 8, 3, 4, 4, 2, (3, 0)), "must be at least 1"),
         ((8, 8, 2, 4, 4, 2, (3, 4)), "kernel_size 2 must be odd"),
-        ((8, 8, 3, 5, 4, 2, (3, 4)), "key_channels 5 is not divisible by num_heads 2"),
-        ((8, 8, 3, 4, 5, 2, (3, 4)), "value_channels 5 is not divisible by num_heads 2"),
+        ((8, 8, 3, 5, 4, 2, (3, 4)), "key_channels 5 must be divisible by num_heads 2"),
+        ((8, 8, 3, 4, 5, 2, (3, 4)), "value_channels 5 must be divisible by num_heads 2"),
         ((8, 8, 3, 4, 8, 2, (3, 4)), "value_channels 8 must be below out_channels 8"),
     ],
 )
@@ -249,7 +249,7 @@ def test_refuses_impossible_arguments(arguments: tuple[int, ...], message: str) 
 
 def test_refuses_another_size() -> None:
     layer, _ = small()
-    with pytest.raises(ValueError, match=r"x is \(4, 3\), but the embeddings are for size \(3, 4\)"):
+    with pytest.raises(ValueError, match=r"must be \(B, C, H, W\) with \(H, W\) = \(3, 4\)"):
         layer(torch.randn(1, 5, 4, 3, dtype=torch.float64))
 
 

@@ -246,7 +246,7 @@ def test_runs_in_any_dtype(dtype: torch.dtype) -> None:
         ((0,), "channels 0"),
         ((64, 0), "reduction 0"),
         ((64, 8, 0), "recurrence 0 must be at least 1"),
-        ((65,), "channels 65 is not divisible by reduction 8"),
+        ((65,), "channels 65 must be divisible by reduction 8"),
     ],
 )
 def test_refuses_impossible_arguments(arguments: tuple[Any, ...], message: str) -> None:

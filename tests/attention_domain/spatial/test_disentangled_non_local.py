@@ -222,7 +222,7 @@ def test_parameters_with_and_without_biases(measured: Measured) -> None:
     [
         ((0,), "channels 0"),
         ((64, 0), "reduction 0"),
-        ((65,), "channels 65 is not divisible by reduction 2"),
+        ((65,), "channels 65 must be divisible by reduction 2"),
         ((64, 2, float("nan")), "scale nan must be finite"),
     ],
 )

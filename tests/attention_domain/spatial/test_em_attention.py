@@ -332,7 +332,7 @@ def test_memory_is_linear_in_positions(measured: Measured) -> None:
         ((0,), "channels 0"),
         ((64, 0), "bases 0"),
         ((64, 8, 0), "iterations 0 must be at least 1"),
-        ((64, 8, 3, 1.5), r"momentum 1.5 is not in \[0, 1\]"),
+        ((64, 8, 3, 1.5), r"momentum 1.5 must be in \[0, 1\]"),
     ],
 )
 def test_refuses_impossible_arguments(arguments: tuple[Any, ...], message: str) -> None:

@@ -105,11 +105,11 @@ CASES = [
 
 
 def block_and_map(
-    variant: str, extent: int | None, size: tuple[int, int] = (7, 10)
+    mode: str, extent: int | None, size: tuple[int, int] = (7, 10)
 ) -> tuple[GatherExcite, Tensor]:
     """A block in float64 in eval mode, all its parameters and statistics drawn anew, and a map."""
     torch.manual_seed(1)
-    block = GatherExcite(4, variant, extent, size, reduction=2).double().eval()
+    block = GatherExcite(4, mode, extent, size, reduction=2).double().eval()
     for name, tensor in block.state_dict().items():
         if tensor.is_floating_point():
             nn.init.uniform_(tensor, 0.5, 2) if name.endswith("var") else nn.init.normal_(tensor)
@@ -121,9 +121,9 @@ def bn(layer: nn.Module) -> BN:
     return layer.weight, layer.bias, layer.running_mean, layer.running_var
 
 
-def naive_logits(block: GatherExcite, variant: str, extent: int | None, x: Tensor) -> Tensor:
+def naive_logits(block: GatherExcite, mode: str, extent: int | None, x: Tensor) -> Tensor:
     """What the naive reference gathers with the parameters of the block."""
-    if variant == "theta_minus":
+    if mode == "theta_minus":
         return gather_theta_minus(x, extent or 0)
     if extent is not None:
         stages = [stage for stage in block.gather if isinstance(stage, nn.Sequential)]
@@ -132,19 +132,19 @@ def naive_logits(block: GatherExcite, variant: str, extent: int | None, x: Tenso
         )
     conv, norm = block.gather
     gathered = gather_theta_global(x, conv.weight[:, 0], bn(norm))
-    if variant == "theta":
+    if mode == "theta":
         return gathered
     _, down, _, up = block.excite
     return excite_theta_plus(gathered, down.weight[..., 0, 0], down.bias, up.weight[..., 0, 0], up.bias)
 
 
 @pytest.mark.parametrize("size", [(8, 16), (7, 10), (1, 3)], ids=str)
-@pytest.mark.parametrize(("variant", "extent"), CASES)
+@pytest.mark.parametrize(("mode", "extent"), CASES)
 def test_equals_naive_reference(
-    measured: Measured, variant: str, extent: int | None, size: tuple[int, int]
+    measured: Measured, mode: str, extent: int | None, size: tuple[int, int]
 ) -> None:
-    block, x = block_and_map(variant, extent, size)
-    logits = naive_logits(block, variant, extent, x)
+    block, x = block_and_map(mode, extent, size)
+    logits = naive_logits(block, mode, extent, x)
     _, y = naive_gather_excite(x, logits)
     measured.close(block.attention(x), logits.sigmoid())
     measured.close(block(x), y)
@@ -179,47 +179,47 @@ def test_theta_can_learn_to_be_theta_minus(measured: Measured) -> None:
     measured.close(block(x), GatherExcite(4, "theta_minus")(x))
 
 
-@pytest.mark.parametrize("variant", ["theta_minus", "theta"])
-def test_extent_one_is_a_swish(measured: Measured, variant: str) -> None:
-    block, x = block_and_map(variant, 1)
+@pytest.mark.parametrize("mode", ["theta_minus", "theta"])
+def test_extent_one_is_a_swish(measured: Measured, mode: str) -> None:
+    block, x = block_and_map(mode, 1)
     measured.close(block(x), F.silu(x))
 
 
-@pytest.mark.parametrize(("variant", "extent"), CASES)
-def test_every_value_shrinks_and_keeps_its_sign(measured: Measured, variant: str, extent: int | None) -> None:
-    block, x = block_and_map(variant, extent)
+@pytest.mark.parametrize(("mode", "extent"), CASES)
+def test_every_value_shrinks_and_keeps_its_sign(measured: Measured, mode: str, extent: int | None) -> None:
+    block, x = block_and_map(mode, extent)
     ratio = block(x) / x
     measured.value("y / x", ratio.min().item(), above=0)
     measured.value("y / x", ratio.max().item(), below=1)
 
 
 @pytest.mark.parametrize("extent", [2, 4, 8])
-@pytest.mark.parametrize("variant", ["theta_minus", "theta"])
-def test_one_gate_per_cell_of_e_by_e_pixels(measured: Measured, variant: str, extent: int) -> None:
-    block, x = block_and_map(variant, extent, (16, 24))
+@pytest.mark.parametrize("mode", ["theta_minus", "theta"])
+def test_one_gate_per_cell_of_e_by_e_pixels(measured: Measured, mode: str, extent: int) -> None:
+    block, x = block_and_map(mode, extent, (16, 24))
     gates = block(x) / x
     cells = gates.view(2, 4, 16 // extent, extent, 24 // extent, extent)
     measured.close(cells, cells[:, :, :, :1, :, :1].expand_as(cells))
     assert gates[0].std(dim=(1, 2)).max() > 1e-3  # another cell has another gate
 
 
-@pytest.mark.parametrize(("variant", "extent"), CASES)
-def test_only_theta_plus_mixes_channels(measured: Measured, variant: str, extent: int | None) -> None:
-    block, x = block_and_map(variant, extent)
+@pytest.mark.parametrize(("mode", "extent"), CASES)
+def test_only_theta_plus_mixes_channels(measured: Measured, mode: str, extent: int | None) -> None:
+    block, x = block_and_map(mode, extent)
     jacobian = torch.autograd.functional.jacobian(lambda v: block.attention(v)[0].sum((1, 2)), x[:1].detach())
     influence = jacobian[:, 0].abs().sum((-1, -2))  # (gate, channel)
     foreign = (influence - influence.diag().diag()).max().item()
-    if variant == "theta_plus":
+    if mode == "theta_plus":
         measured.value("other channels, theta_plus", foreign, above=1e-3)
     else:
         measured.value("others", foreign, equals=0)
 
 
 @pytest.mark.parametrize("extent", [2, 4, 8])
-@pytest.mark.parametrize("variant", ["theta_minus", "theta"])
-def test_a_gate_sees_2e_minus_1_pixels_each_way(measured: Measured, variant: str, extent: int) -> None:
-    block, x = block_and_map(variant, extent, (32, 40))
-    if variant == "theta":
+@pytest.mark.parametrize("mode", ["theta_minus", "theta"])
+def test_a_gate_sees_2e_minus_1_pixels_each_way(measured: Measured, mode: str, extent: int) -> None:
+    block, x = block_and_map(mode, extent, (32, 40))
+    if mode == "theta":
         for layer in block.gather.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.ones_(layer.weight)
@@ -235,13 +235,13 @@ def test_a_gate_sees_2e_minus_1_pixels_each_way(measured: Measured, variant: str
     assert rows.min() == 16 - (extent - 1)  # centred
 
 
-def block_of(variant: str, extent: int | None) -> Callable[[int], nn.Module]:
+def block_of(mode: str, extent: int | None) -> Callable[[int], nn.Module]:
     """The block for a stage of ResNet-50 at 224 x 224, whose maps have 14336 / C rows."""
-    return lambda channels: GatherExcite(channels, variant, extent, (14336 // channels,) * 2)
+    return lambda channels: GatherExcite(channels, mode, extent, (14336 // channels,) * 2)
 
 
 @pytest.mark.parametrize(
-    ("variant", "extent", "expected"),
+    ("mode", "extent", "expected"),
     [
         ("theta_minus", None, 25_557_032),
         ("theta", 2, 25_723_176),
@@ -251,19 +251,19 @@ def block_of(variant: str, extent: int | None) -> Callable[[int], nn.Module]:
         ("theta_plus", None, 33_637_592),
     ],
 )
-def test_resnet50_parameters(measured: Measured, variant: str, extent: int | None, expected: int) -> None:
-    measured.count(parameters(resnet50(block_of(variant, extent))), expected)
+def test_resnet50_parameters(measured: Measured, mode: str, extent: int | None, expected: int) -> None:
+    measured.count(parameters(resnet50(block_of(mode, extent))), expected)
 
 
-@pytest.mark.parametrize(("variant", "expected"), [("theta", 5_519_360), ("theta_plus", 8_034_304)])
-def test_resnet50_multiply_adds(measured: Measured, variant: str, expected: int) -> None:
-    network = resnet50(block_of(variant, None)).eval()
+@pytest.mark.parametrize(("mode", "expected"), [("theta", 5_519_360), ("theta_plus", 8_034_304)])
+def test_resnet50_multiply_adds(measured: Measured, mode: str, expected: int) -> None:
+    network = resnet50(block_of(mode, None)).eval()
     measured.count(macs(network) - macs(resnet50()), expected)
 
 
-@pytest.mark.parametrize(("variant", "extent"), CASES)
-def test_every_variant_compiles_and_runs_in_bfloat16(variant: str, extent: int | None) -> None:
-    block = GatherExcite(4, variant, extent, (7, 10), reduction=2).eval()
+@pytest.mark.parametrize(("mode", "extent"), CASES)
+def test_every_variant_compiles_and_runs_in_bfloat16(mode: str, extent: int | None) -> None:
+    block = GatherExcite(4, mode, extent, (7, 10), reduction=2).eval()
     x = torch.randn(2, 4, 7, 10)
     torch.compiler.reset()
     compiled = torch.compile(block, backend="eager", fullgraph=True)
@@ -280,12 +280,12 @@ def test_every_variant_compiles_and_runs_in_bfloat16(variant: str, extent: int |
         ((0,), "channels 0"),
         ((64, "theta_plus", None, (7, 7), 0), "reduction 0"),
         ((64, "theta", None, (7, 0)), r"size \(7, 0\) must be at least 1"),
-        ((64, "se"), "variant 'se' is not one of theta_minus, theta, theta_plus"),
-        ((64, "theta", 3), "extent 3 is not a power of two"),
-        ((64, "theta", 0), "extent 0 is not a power of two"),
-        ((64, "theta_plus", 4), "theta_plus: extent 4 is not None"),
-        ((20, "theta_plus", None, (7, 7)), "or 16 does not divide 20"),
-        ((64, "theta"), "size None: theta over the whole map needs the size of the map"),
+        ((64, "se"), "mode 'se' must be one of theta_minus, theta, theta_plus"),
+        ((64, "theta", 3), "extent 3 must be a power of two"),
+        ((64, "theta", 0), "extent 0 must be a power of two"),
+        ((64, "theta_plus", 4), "extent 4 must be None in mode 'theta_plus'"),
+        ((20, "theta_plus", None, (7, 7)), "channels 20 must be divisible by reduction 16"),
+        ((64, "theta"), r"size None must be \(H, W\) in mode 'theta'"),
     ],
 )
 def test_refuses_impossible_arguments(arguments: tuple[Any, ...], message: str) -> None:
@@ -295,7 +295,7 @@ def test_refuses_impossible_arguments(arguments: tuple[Any, ...], message: str) 
 
 def test_refuses_a_map_of_another_size() -> None:
     block = GatherExcite(4, "theta", size=(7, 10))
-    with pytest.raises(ValueError, match=r"map of \(10, 7\) is not of size \(7, 10\)"):
+    with pytest.raises(ValueError, match=r"must be \(B, C, H, W\) with \(H, W\) = \(7, 10\)"):
         block(torch.randn(2, 4, 10, 7))
 
 

@@ -8,7 +8,7 @@ from mmcv.cnn import ContextBlock
 from torch import Tensor, nn
 
 from snippets.attention_domain.channel.senet import SEBlock
-from snippets.attention_domain.spatial.global_context import FUSIONS, GlobalContext
+from snippets.attention_domain.spatial.global_context import MODES, GlobalContext
 from snippets.attention_domain.spatial.non_local import NonLocalBlock
 from tests.measure import Measured
 from tests.memory import peak_bytes
@@ -60,7 +60,7 @@ def global_context(
     mul: Transform | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
-    """y = x * sigmoid(t_mul) + t_add, each fusion optional; t = transform of the same context, broadcast.
+    """y = x * sigmoid(t_mul) + t_add, each mode optional; t = transform of the same context, broadcast.
 
     add, mul: (w_1, b_1, ln_weight, ln_bias, w_2, b_2) or None; w_k = None selects 'avg' pooling.
     """
@@ -85,24 +85,24 @@ def small(
     return block, torch.randn(size, dtype=torch.float64, requires_grad=True)
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
-def test_equals_naive_reference(measured: Measured, fusion: str) -> None:
-    block, x = small(fusion=fusion)
+@pytest.mark.parametrize("mode", MODES)
+def test_equals_naive_reference(measured: Measured, mode: str) -> None:
+    block, x = small(mode=mode)
     score, no_bias = block.score.weight.flatten(), x.new_zeros(())
-    y = global_context(x, score, no_bias, **{fusion: tuple(block.transform.parameters())})
+    y = global_context(x, score, no_bias, **{mode: tuple(block.transform.parameters())})
     measured.close(block.attention(x)[:, 0], context_weights(x, score, no_bias))
     measured.close(block(x), y)
     measured.gradients(block(x), y, of=(x, *block.parameters()))
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
-def test_equals_mmcv(measured: Measured, fusion: str) -> None:
-    block, x = small(fusion=fusion)
-    public = ContextBlock(12, ratio=1 / 3, fusion_types=(f"channel_{fusion}",))
+@pytest.mark.parametrize("mode", MODES)
+def test_equals_mmcv(measured: Measured, mode: str) -> None:
+    block, x = small(mode=mode)
+    public = ContextBlock(12, ratio=1 / 3, fusion_types=(f"channel_{mode}",))
     tensors = {"conv_mask.weight": block.score.weight, "conv_mask.bias": torch.randn(1).double()}
     for name, tensor in block.transform.named_parameters():
         as_conv = tensor[..., None, None] if tensor.dim() == 2 or name.startswith("1.") else tensor
-        tensors[f"channel_{fusion}_conv.{name}"] = as_conv
+        tensors[f"channel_{mode}_conv.{name}"] = as_conv
     expected = torch.func.functional_call(public, tensors, (x,), strict=True)
     measured.close(block(x), expected)
     measured.gradients(block(x), expected, of=(x, *block.parameters()))
@@ -140,7 +140,7 @@ def test_linear_transform_gives_the_simplified_non_local_block(measured: Measure
 
 
 def test_without_score_and_normalisation_mul_is_senet(measured: Measured) -> None:
-    block, x = small(fusion="mul")
+    block, x = small(mode="mul")
     nn.init.zeros_(block.score.weight)
     block.transform[1] = nn.Identity()
     senet = SEBlock(12, reduction=3).double()
@@ -164,7 +164,7 @@ def test_all_positions_get_the_same_added(measured: Measured) -> None:
 def test_starts_as_the_identity_or_by_half(measured: Measured) -> None:
     x = torch.randn(2, 64, 7, 9)
     measured.close(GlobalContext(64)(x), x, tolerance=0)
-    measured.close(GlobalContext(64, fusion="mul")(x), x / 2, tolerance=0)
+    measured.close(GlobalContext(64, mode="mul")(x), x / 2, tolerance=0)
 
 
 def test_weights_sum_to_one(measured: Measured) -> None:
@@ -174,9 +174,9 @@ def test_weights_sum_to_one(measured: Measured) -> None:
     measured.close(weights.sum(dim=-1), x.new_ones(2, 1))
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
-def test_permuted_positions_permute_the_output(measured: Measured, fusion: str) -> None:
-    block, x = small(fusion=fusion)
+@pytest.mark.parametrize("mode", MODES)
+def test_permuted_positions_permute_the_output(measured: Measured, mode: str) -> None:
+    block, x = small(mode=mode)
     order = torch.randperm(63)
     permuted = x.flatten(2)[..., order].view_as(x)
     measured.close(block.context(permuted), block.context(x))
@@ -199,9 +199,9 @@ def test_resnet50_multiply_adds(measured: Measured) -> None:
     measured.count(added, 8_712_192)
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
-def test_memory_is_that_of_input_and_output(measured: Measured, fusion: str) -> None:
-    block, x = GlobalContext(64, fusion=fusion), torch.randn(2, 64, 24, 32)
+@pytest.mark.parametrize("mode", MODES)
+def test_memory_is_that_of_input_and_output(measured: Measured, mode: str) -> None:
+    block, x = GlobalContext(64, mode=mode), torch.randn(2, 64, 24, 32)
     with torch.no_grad():
         stored = peak_bytes(block, x) / (4 * x.numel())
     measured.value("bytes / bytes of the map", stored, below=2.1)
@@ -212,9 +212,9 @@ def test_memory_is_that_of_input_and_output(measured: Measured, fusion: str) -> 
     [
         ((0,), "channels 0"),
         ((64, 0), "reduction 0"),
-        ((65, 16), "channels 65 is not divisible by reduction 16"),
-        ((16, 16), "channels 16 / reduction 16 leaves fewer than 2 units"),
-        ((64, 16, "both"), "fusion 'both' is not one of add, mul"),
+        ((65, 16), "channels 65 must be divisible by reduction 16"),
+        ((16, 16), "channels // reduction 1 must be at least 2"),
+        ((64, 16, "both"), "mode 'both' must be one of add, mul"),
     ],
 )
 def test_refuses_impossible_arguments(arguments: tuple[Any, ...], message: str) -> None:

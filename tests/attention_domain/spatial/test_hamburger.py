@@ -8,7 +8,7 @@ import torch
 from sklearn.decomposition import NMF as PublicNMF
 from torch import Tensor, nn
 
-from snippets.attention_domain.spatial.hamburger import HAMS, NMF, Hamburger, example
+from snippets.attention_domain.spatial.hamburger import MODES, NMF, Hamburger, example
 from tests.measure import Measured
 from tests.memory import peak_bytes
 from tests.resnet import parameters
@@ -133,7 +133,7 @@ NAIVE = {"nmf": nmf, "vq": vq, "cd": cd}
 
 def small(ham: str, one_step: bool = True, steps: int = 4) -> tuple[Hamburger, Tensor]:
     torch.manual_seed(1)
-    block = Hamburger(5, 7, rank=3, steps=steps, ham=ham, one_step=one_step)
+    block = Hamburger(5, 7, rank=3, steps=steps, mode=ham, one_step=one_step)
     norm = block.upper[1]
     for parameter in block.parameters():
         nn.init.normal_(parameter)
@@ -160,7 +160,7 @@ def input_gradient(block: Hamburger, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("one_step", [True, False])
-@pytest.mark.parametrize("ham", HAMS)
+@pytest.mark.parametrize("ham", MODES)
 def test_equals_naive_reference(measured: Measured, ham: str, one_step: bool) -> None:
     block, x = small(ham, one_step)
     start = block.ham.bases.expand(2, -1, -1)
@@ -247,7 +247,7 @@ def test_cd_codes_are_least_squares(measured: Measured) -> None:
     measured.close(bases.norm(dim=1), torch.ones(2, 3, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("ham", HAMS)
+@pytest.mark.parametrize("ham", MODES)
 def test_permuted_positions_permute_the_output(measured: Measured, ham: str) -> None:
     block, x = small(ham)
     order = torch.randperm(24)
@@ -255,7 +255,7 @@ def test_permuted_positions_permute_the_output(measured: Measured, ham: str) -> 
     measured.close(block(shuffled), block(x).flatten(2)[:, :, order].view_as(x))
 
 
-@pytest.mark.parametrize("ham", HAMS)
+@pytest.mark.parametrize("ham", MODES)
 def test_same_output_other_gradient(measured: Measured, ham: str) -> None:
     (one, x), (full, _) = small(ham, True), small(ham, False)
     measured.close(one(x), full(x), tolerance=0)
@@ -315,7 +315,7 @@ def test_parameters(measured: Measured, channels: int, expected: int) -> None:
         ((8, 0), "width 0"),
         ((8, 8, 0), "rank 0"),
         ((8, 8, 4, 0), "steps 0"),
-        ((8, 8, 4, 6, "pca"), "ham 'pca' is not one of nmf, vq, cd"),
+        ((8, 8, 4, 6, "pca"), "mode 'pca' must be one of nmf, vq, cd"),
     ],
 )
 def test_refuses_impossible_arguments(arguments: tuple[int, ...], message: str) -> None:
@@ -329,7 +329,7 @@ def test_refuses_rounds_that_are_no_integer(steps: float) -> None:
         Hamburger(8, 8, 4, steps)
 
 
-@pytest.mark.parametrize("ham", HAMS)
+@pytest.mark.parametrize("ham", MODES)
 def test_forward_mode_treats_the_rounds_as_constants_as_well(ham: str) -> None:
     """no_grad would stop gradients only, detach stops tangents too."""
     block, x = small(ham)
@@ -341,12 +341,12 @@ def test_forward_mode_treats_the_rounds_as_constants_as_well(ham: str) -> None:
     torch.testing.assert_close((moved * cotangent).sum(), (gradient * tangent).sum())
 
 
-@pytest.mark.parametrize("ham", HAMS)
+@pytest.mark.parametrize("ham", MODES)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_positions_and_features_of_zeros_stay_finite_in_half_precision(dtype: torch.dtype, ham: str) -> None:
     """A small constant that the type rounds to zero would leave 0 / 0."""
     torch.manual_seed(6)
-    decomposition = HAMS[ham](16, 4, steps=6, one_step=True).to(dtype)
+    decomposition = MODES[ham](16, 4, steps=6, one_step=True).to(dtype)
     x = torch.rand(2, 16, 56 * 56).to(dtype)
     x[:, 3], x[:, :, 7], x[1] = 0, 0, 0
     for factor in decomposition(x):

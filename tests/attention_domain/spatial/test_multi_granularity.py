@@ -223,7 +223,7 @@ def test_region_as_large_as_the_map_reads_everything(measured: Measured) -> None
         ((8, (2, 0), 3, 4), r"classes \(2, 0\)"),
         ((8, (2,), 0, 4), "region 0"),
         ((8, (2,), 3, 0), "width 0"),
-        ((8, (), 3, 4), "at least one grain"),
+        ((8, (), 3, 4), r"classes \(\) must hold one or more"),
     ],
 )
 def test_refuses_impossible_arguments(arguments: tuple[int, tuple[int, ...], int, int], message: str) -> None:

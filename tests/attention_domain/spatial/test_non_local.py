@@ -299,8 +299,8 @@ def test_every_mode_compiles_and_runs_in_bfloat16(mode: str) -> None:
     [
         ((0,), "channels 0"),
         ((64, "gaussian", 0), "reduction 0"),
-        ((65,), "channels 65 is not divisible by reduction 2"),
-        ((64, "softmax"), "mode 'softmax' is not one of gaussian, embedded_gaussian"),
+        ((65,), "channels 65 must be divisible by reduction 2"),
+        ((64, "softmax"), "mode 'softmax' must be one of gaussian, embedded_gaussian"),
         ((64, "gaussian", 2, float("nan")), "scale nan must be finite"),
     ],
 )

@@ -210,7 +210,7 @@ def test_parameters_of_the_released_sizes(measured: Measured, side: int, expecte
         ((0, (3, 4)), "channels 0"),
         ((8, (0, 4)), r"size \(0, 4\)"),
         ((8, (3, 4), 0), "reduction 0"),
-        ((9, (3, 4), 2), "channels 9 is not divisible by reduction 2"),
+        ((9, (3, 4), 2), "channels 9 must be divisible by reduction 2"),
     ],
 )
 def test_refuses_impossible_arguments(arguments: tuple[Any, ...], message: str) -> None:
@@ -220,7 +220,7 @@ def test_refuses_impossible_arguments(arguments: tuple[Any, ...], message: str) 
 
 def test_refuses_a_larger_map() -> None:
     block, _ = block_and_map((3, 4))
-    with pytest.raises(ValueError, match=r"map of \(4, 3\) is larger than size \(3, 4\)"):
+    with pytest.raises(ValueError, match=r"map \(4, 3\) must be at most size \(3, 4\)"):
         block(torch.randn(2, 12, 4, 3, dtype=torch.float64))
 
 

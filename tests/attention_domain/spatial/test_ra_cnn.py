@@ -228,9 +228,9 @@ def test_counts_the_parameters_of_the_first_proposal_network(measured: Measured)
     ("wrong", "message"),
     [
         ({"size": 0}, "size 0"),
-        ({"sharpness": 0.0}, "sharpness 0.0 must be positive"),
-        ({"sharpness": math.nan}, "sharpness nan must be positive"),
-        ({"sharpness": math.inf}, "sharpness inf must be positive and finite"),
+        ({"sharpness": 0.0}, "sharpness 0.0 must be above 0"),
+        ({"sharpness": math.nan}, "sharpness nan must be above 0"),
+        ({"sharpness": math.inf}, "sharpness inf must be above 0 and finite"),
     ],
 )
 def test_refuses_arguments_that_cannot_work(wrong: dict[str, float], message: str) -> None:

@@ -315,9 +315,9 @@ def test_a_location_outside_the_picture_is_moved_to_its_border() -> None:
     ("wrong", "message"),
     [
         ({"glimpses": 0}, "glimpses 0"),
-        ({"hidden_dim": 7}, "hidden_dim 7 is not a positive even number"),
-        ({"std": 0.0}, "std 0.0 must be positive"),
-        ({"std": math.nan}, "std nan must be positive"),
+        ({"hidden_dim": 7}, "hidden_dim 7 must be even and at least 2"),
+        ({"std": 0.0}, "std 0.0 must be above 0"),
+        ({"std": math.nan}, "std nan must be above 0"),
     ],
 )
 def test_refuses_sizes_that_cannot_work(wrong: dict[str, int], message: str) -> None:

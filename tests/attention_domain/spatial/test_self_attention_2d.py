@@ -292,10 +292,10 @@ def test_every_definition_compiles_and_runs_in_bfloat16(options: dict[str, Any])
     ("arguments", "message"),
     [
         ((0,), "channels 0"),
-        ((64, 0), "not divisible by reduction 0"),
-        ((64, 8, 0), "not divisible by value_reduction 0"),
-        ((65,), "channels 65 is not divisible by reduction 8"),
-        ((64, 4), "value_reduction 8 is larger than reduction 4"),
+        ((64, 0), "reduction 0 must be at least 1"),
+        ((64, 8, 0), "value_reduction 0 must be at least 1"),
+        ((65,), "channels 65 must be divisible by reduction 8"),
+        ((64, 4), "value_reduction 8 must be at most reduction 4"),
     ],
 )
 def test_refuses_impossible_arguments(arguments: tuple[int, ...], message: str) -> None:

@@ -204,5 +204,5 @@ def test_refuses_other_inputs() -> None:
         STA()(clip()[0])
     maps = STA().energy(clip())
     for other in (maps[0], maps[:, :1], maps[:0]):
-        with pytest.raises(ValueError, match="with two frames or more"):
+        with pytest.raises(ValueError, match="with B > 0 and T > 1"):
             inter_frame_regularisation(other)

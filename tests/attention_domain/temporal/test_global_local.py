@@ -210,7 +210,7 @@ def test_sequence_without_real_frames_gives_zeros() -> None:
     [
         ((0,), "embed_dim 0"),
         ((4, 0), "reduction 0"),
-        ((5, 2), "3 \\* embed_dim 5 is not divisible by reduction 2"),
+        ((5, 2), "3 \\* embed_dim 15 must be divisible by reduction 2"),
     ],
 )
 def test_refuses_impossible_arguments(arguments: tuple[int, ...], message: str) -> None:

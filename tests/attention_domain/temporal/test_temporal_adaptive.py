@@ -184,7 +184,7 @@ def test_parameters_added_to_resnet50(measured: Measured) -> None:
         ((0, 8), "channels 0"),
         ((8, 0), "frames 0"),
         ((8, 8, 4), "kernel_size 4 must be odd"),
-        ((6, 8), "channels 6 is not divisible by beta 4"),
+        ((6, 8), "channels 6 must be divisible by beta 4"),
     ],
 )
 def test_refuses_impossible_arguments(arguments: tuple[int, ...], message: str) -> None:
@@ -195,7 +195,7 @@ def test_refuses_impossible_arguments(arguments: tuple[int, ...], message: str) 
 def test_refuses_a_clip_of_another_length() -> None:
     block, (x,) = example()
     for other in (x[:, :, :5], x[:, :, 0], x.transpose(1, 2).flatten(0, 1)):
-        with pytest.raises(ValueError, match=r"must be \(B, C, T, H, W\) with T = 6 frames"):
+        with pytest.raises(ValueError, match=r"must be \(B, C, T, H, W\) with T = 6"):
             block(other)
 
 

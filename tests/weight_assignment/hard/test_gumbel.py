@@ -297,7 +297,7 @@ def test_refuses_other_masks() -> None:
         attend(query, key, value, torch.ones(2, 1, 4, dtype=torch.bool))
     with pytest.raises(ValueError, match=r"padding \(B, S\) as padding"):
         attend(query[:, :2], key, value, torch.ones(2, 5, dtype=torch.bool))  # B = T: padding or (T, S)?
-    with pytest.raises(ValueError, match="does not broadcast"):
+    with pytest.raises(ValueError, match="must have at most 2 dimensions that broadcast to scores"):
         gumbel_softmax(torch.zeros(3, 5), 1.0, mask=torch.ones(2, 5, dtype=torch.bool))
 
 
@@ -319,7 +319,7 @@ def test_refuses_shapes_that_would_broadcast() -> None:
         attend.attention(query[0], key[0])
     with pytest.raises(ValueError, match="key"):
         attend(query, key[:1], value)
-    with pytest.raises(ValueError, match="with the length of key"):
+    with pytest.raises(ValueError, match="with B and S of key"):
         attend(query, key, value[:1])
 
 

@@ -301,7 +301,7 @@ def test_refuses_sizes_below_one() -> None:
 def test_refuses_shapes_that_would_broadcast() -> None:
     attend, x, h = build(B=3)
     for wrong in (h[:1], h[0], h[:, None]):
-        with pytest.raises(ValueError, match=r"h .* with the batch of x"):
+        with pytest.raises(ValueError, match=r"h .* with B of x"):
             attend(x, wrong)
     with pytest.raises(ValueError, match=r"x .* must be"):
         attend(x[0], h)
@@ -324,7 +324,7 @@ def test_reinforce_refuses_shapes_that_would_broadcast(
 
 
 def test_reinforce_refuses_an_empty_batch() -> None:
-    with pytest.raises(ValueError, match="no draw"):
+    with pytest.raises(ValueError, match="one draw or more"):
         reinforce_loss(torch.randn(0), torch.randn(0), 0.0)
 
 

@@ -291,7 +291,7 @@ def test_dropout_acts_in_training_only() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((65, 4), "embed_dim 65 is not divisible by num_heads 4"),
+        ((65, 4), "embed_dim 65 must be divisible by num_heads 4"),
         ((0, 4), "embed_dim 0"),
         ((64, 0), "num_heads 0"),
         ((64, 4, 1.0), "dropout 1.0"),
@@ -330,7 +330,7 @@ def test_refuses_a_padding_mask_as_one_for_pairs_though_it_is_as_large() -> None
 def test_refuses_values_of_another_length_than_the_keys() -> None:
     layer, (x,) = example()
     for value in (x[:, 1:], x[:1], x[0]):
-        with pytest.raises(ValueError, match=r"must be \(B, S, E\) with the length of key \(2, 10, 64\)"):
+        with pytest.raises(ValueError, match=r"must be \(B, S, E\) with B and S of key \(2, 10, 64\)"):
             layer(x, x, value)
 
 

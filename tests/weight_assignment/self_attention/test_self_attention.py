@@ -325,11 +325,16 @@ def test_refuses_impossible_widths(arguments: tuple[int, ...]) -> None:
         SelfAttention(*arguments)
 
 
-@pytest.mark.parametrize(("length", "width"), [(0, 4), (4, 0), (4, 5)])
-def test_refuses_impossible_positions(length: int, width: int) -> None:
-    with pytest.raises(
-        ValueError, match=f"length {length} and width {width} must be at least 1, and width even"
-    ):
+@pytest.mark.parametrize(
+    ("length", "width", "message"),
+    [
+        (0, 4, "length 0 must be at least 1"),
+        (4, 0, "width 0 must be even and at least 2"),
+        (4, 5, "width 5 must be even and at least 2"),
+    ],
+)
+def test_refuses_impossible_positions(length: int, width: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         sinusoidal_positions(length, width)
 
 

@@ -431,7 +431,7 @@ def test_dropout_acts_in_training_only() -> None:
     ("arguments", "message"),
     [
         ({"embed_dim": 33, "num_heads": 3}, "embed_dim 33 must be even"),
-        ({"embed_dim": 32, "num_heads": 3}, "embed_dim 32 is not a positive multiple of num_heads 3"),
+        ({"embed_dim": 32, "num_heads": 3}, "embed_dim 32 must be divisible by num_heads 3"),
         ({"embed_dim": 0, "num_heads": 4}, "embed_dim 0"),
         ({"embed_dim": 32, "num_heads": 0}, "num_heads 0"),
         ({"embed_dim": 32, "num_heads": 4, "num_layers": 0}, "num_layers 0"),
@@ -447,7 +447,7 @@ def test_refuses_impossible_arguments(arguments: dict[str, Any], message: str) -
 
 
 def test_positions_refuse_an_odd_width() -> None:
-    with pytest.raises(ValueError, match="width 5 is odd"):
+    with pytest.raises(ValueError, match="width 5 must be even"):
         sinusoidal_positions(4, 5)
 
 
@@ -478,7 +478,7 @@ def test_refuses_masks_that_are_not_bool() -> None:
 def test_refuses_tokens_that_would_broadcast() -> None:
     model, (source, target) = example()
     for call in (model, model.attention):
-        with pytest.raises(ValueError, match=r"tokens \(7, 24\) must be \(B, length, E\)"):
+        with pytest.raises(ValueError, match=r"tokens \(7, 24\) must be \(B, T, E\)"):
             call(source[0], target)
         for pair in ((source[:1], target), (source, target[:1])):
             with pytest.raises(ValueError, match=r"\(B, T, E\) and \(B, S, E\) with the same B"):

@@ -224,7 +224,9 @@ def test_refuses_impossible_widths(name: str) -> None:
 def test_refuses_states_that_would_broadcast(shape: tuple[int, ...]) -> None:
     layer, (_, source, _) = example()
     for call in (layer, layer.attention):
-        with pytest.raises(ValueError, match=r"must be \(B, d_s\) and \(B, S, 8\) with the same B"):
+        with pytest.raises(
+            ValueError, match=r"must be \(B, d_s\) and \(B, S, d_h\) with the same B and d_h = 8"
+        ):
             call(torch.randn(shape), source)
     with pytest.raises(ValueError, match=r"source \(7, 8\) must be"):
         layer(torch.randn(7, 6), source[0])

@@ -236,7 +236,7 @@ def test_refuses_shapes_that_would_broadcast() -> None:
         with pytest.raises(ValueError, match=r"must be \(B, d_k\) with B and d_k of key \(2, 5, 6\)"):
             block.attention(key, query=query)
     for other in (value[:, 1:], value[:1], value[0]):
-        with pytest.raises(ValueError, match=r"must be \(B, S, d_v\) with the length of key \(2, 5, 6\)"):
+        with pytest.raises(ValueError, match=r"must be \(B, S, d_v\) with B and S of key \(2, 5, 6\)"):
             block(key, other)
     with pytest.raises(ValueError, match=r"key \(5, 6\) must be \(B, S, d_k\) with d_k = 6"):
         block(key[0])

@@ -20,22 +20,22 @@ def softmax(e: list[Tensor], ok: list[bool]) -> list[Tensor]:
     return [x / total if k else zero for x, k in zip(exps, ok, strict=True)]
 
 
-def score(kind: str, h_t: Tensor, h_s: Tensor, W_a: Tensor | None, v_a: Tensor | None) -> Tensor:
+def score(mode: str, h_t: Tensor, h_s: Tensor, W_a: Tensor | None, v_a: Tensor | None) -> Tensor:
     """One scalar. general: W_a (Dt,Ds). concat: W_a (k,Dt+Ds), target part first, v_a (k,)."""
-    if kind == "dot":
+    if mode == "dot":
         return (h_t * h_s).sum()
-    if kind == "general":
+    if mode == "general":
         return (h_t * (W_a @ h_s)).sum()
-    if kind == "concat":
+    if mode == "concat":
         return (v_a * torch.tanh(W_a @ torch.cat([h_t, h_s]))).sum()
-    raise ValueError(kind)
+    raise ValueError(mode)
 
 
 def naive_luong_global(
     h_t: Tensor,
     h_s: Tensor,
     W_c: Tensor,
-    kind: str = "general",
+    mode: str = "general",
     W_a: Tensor | None = None,
     v_a: Tensor | None = None,
     mask: Tensor | None = None,
@@ -50,7 +50,7 @@ def naive_luong_global(
     weights, contexts, outs = [], [], []
     for b in range(B):
         for t in range(T):
-            e = [score(kind, h_t[b, t], h_s[b, s], W_a, v_a) for s in range(S)]
+            e = [score(mode, h_t[b, t], h_s[b, s], W_a, v_a) for s in range(S)]
             a = softmax(e, may[b, t].tolist())
             c = sum((a[s] * h_s[b, s] for s in range(S)), torch.zeros_like(h_s[b, 0]))
             weights.append(torch.stack(a))
@@ -77,13 +77,13 @@ def naive_input_feeding(
     return [torch.cat(part, dim=1) for part in zip(*rows, strict=True)]
 
 
-KINDS = pytest.mark.parametrize("kind", ["dot", "general", "concat"])
+MODES = pytest.mark.parametrize("mode", ["dot", "general", "concat"])
 
 
-def small(kind: str, d_t: int = 4, d_s: int = 4) -> tuple[GlobalAttention, Tensor, Tensor]:
+def small(mode: str, d_t: int = 4, d_s: int = 4) -> tuple[GlobalAttention, Tensor, Tensor]:
     """A layer with large random weights and states of both sides in float64."""
     torch.manual_seed(1)
-    layer = GlobalAttention(d_t, d_s, kind).double()
+    layer = GlobalAttention(d_t, d_s, mode).double()
     for parameter in layer.parameters():
         nn.init.normal_(parameter, std=0.8)
     target = torch.randn(2, 3, d_t, dtype=torch.float64, requires_grad=True)
@@ -104,20 +104,20 @@ def random_mask(*shape: int) -> Tensor:
 
 
 def named(layer: GlobalAttention) -> dict[str, Tensor | str | None]:
-    found = {"W_c": layer.W_c.weight, "kind": layer.score}
-    if layer.score == "general":
+    found = {"W_c": layer.W_c.weight, "mode": layer.mode}
+    if layer.mode == "general":
         found |= {"W_a": layer.W_a.weight.mT}
-    elif layer.score == "concat":
+    elif layer.mode == "concat":
         found |= {"W_a": torch.cat([layer.W_t.weight, layer.W_s.weight], dim=1), "v_a": layer.v_a.weight[0]}
     return found
 
 
 @pytest.mark.parametrize("mask", [None, padding(), random_mask(2, 3, 5), random_mask(1, 3, 5)])
 @pytest.mark.parametrize(
-    ("kind", "d_s"), [("dot", 4), ("general", 4), ("general", 6), ("concat", 4), ("concat", 6)]
+    ("mode", "d_s"), [("dot", 4), ("general", 4), ("general", 6), ("concat", 4), ("concat", 6)]
 )
-def test_equals_naive_reference(measured: Measured, kind: str, d_s: int, mask: Tensor | None) -> None:
-    layer, target, source = small(kind, d_s=d_s)
+def test_equals_naive_reference(measured: Measured, mode: str, d_s: int, mask: Tensor | None) -> None:
+    layer, target, source = small(mode, d_s=d_s)
     weights, _, vectors = naive_luong_global(target, source, **named(layer), mask=mask)
     measured.close(layer.attention(target, source, mask), weights)
     measured.close(layer(target, source, mask), vectors)
@@ -127,9 +127,9 @@ def test_equals_naive_reference(measured: Measured, kind: str, d_s: int, mask: T
     measured.gradients(layer.attention(target, source, mask), weights, of=of)
 
 
-@KINDS
-def test_input_feeding_equals_naive_reference(measured: Measured, kind: str) -> None:
-    layer, target, source = small(kind)
+@MODES
+def test_input_feeding_equals_naive_reference(measured: Measured, mode: str) -> None:
+    layer, target, source = small(mode)
     cell = nn.GRUCell(2 + 4, 4).double()
     y = torch.randn(2, 6, 2, dtype=torch.float64)
     state, fed = target[:, 0], target[:, 1]
@@ -188,42 +188,42 @@ def test_concat_without_a_source_matrix_is_the_released_code(measured: Measured)
     measured.close(layer.scores(target, source), (hidden * layer.v_a.weight[0]).sum(dim=3))
 
 
-@KINDS
-def test_weights_are_a_distribution_over_the_source(measured: Measured, kind: str) -> None:
-    layer, target, source = small(kind)
+@MODES
+def test_weights_are_a_distribution_over_the_source(measured: Measured, mode: str) -> None:
+    layer, target, source = small(mode)
     weights = layer.attention(target, source)
     measured.close(weights.sum(dim=2), torch.ones(2, 3, dtype=torch.float64))
     measured.value("smallest weight", weights.min().item(), above=0)
 
 
-@KINDS
-def test_all_states_at_once_equal_one_after_the_other(measured: Measured, kind: str) -> None:
-    layer, target, source = small(kind)
+@MODES
+def test_all_states_at_once_equal_one_after_the_other(measured: Measured, mode: str) -> None:
+    layer, target, source = small(mode)
     mask = random_mask(2, 3, 5)
     steps = [layer(target[:, t : t + 1], source, mask[:, t : t + 1]) for t in range(3)]
     measured.close(torch.cat(steps, dim=1), layer(target, source, mask))
 
 
-@KINDS
-def test_permuted_source_permutes_the_weights(measured: Measured, kind: str) -> None:
-    layer, target, source = small(kind)
+@MODES
+def test_permuted_source_permutes_the_weights(measured: Measured, mode: str) -> None:
+    layer, target, source = small(mode)
     order = torch.tensor([3, 0, 4, 1, 2])
     measured.close(layer.attention(target, source[:, order]), layer.attention(target, source)[..., order])
     measured.close(layer(target, source[:, order]), layer(target, source))
 
 
-@KINDS
-def test_padding_equals_a_shorter_sentence(measured: Measured, kind: str) -> None:
-    layer, target, source = small(kind)
+@MODES
+def test_padding_equals_a_shorter_sentence(measured: Measured, mode: str) -> None:
+    layer, target, source = small(mode)
     measured.close(layer(target, source, padding())[1:], layer(target[1:], source[1:, :2]))
     measured.close(
         layer.attention(target, source, padding())[1, :, 2:], torch.zeros(3, 3, dtype=torch.float64), 0
     )
 
 
-@KINDS
-def test_target_without_sources_keeps_its_own_half(measured: Measured, kind: str) -> None:
-    layer, target, source = small(kind)
+@MODES
+def test_target_without_sources_keeps_its_own_half(measured: Measured, mode: str) -> None:
+    layer, target, source = small(mode)
     mask = random_mask(2, 3, 5)
     vectors = layer(target, source, mask)
     own = torch.tanh(target[:, 0] @ layer.W_c.weight[:, 4:].T)  # no context: the half of W_c for the target
@@ -233,8 +233,8 @@ def test_target_without_sources_keeps_its_own_half(measured: Measured, kind: str
 
 
 def test_parameters_of_each_score(measured: Measured) -> None:
-    for kind, expected in (("dot", 2_000_000), ("general", 3_000_000), ("concat", 4_001_000)):
-        layer = GlobalAttention(1000, 1000, kind)
+    for mode, expected in (("dot", 2_000_000), ("general", 3_000_000), ("concat", 4_001_000)):
+        layer = GlobalAttention(1000, 1000, mode)
         measured.count(sum(p.numel() for p in layer.parameters()), expected)
 
 
@@ -243,8 +243,8 @@ def test_parameters_of_each_score(measured: Measured) -> None:
     [
         ((0, 4), "target_dim 0"),
         ((4, 0), "source_dim 0"),
-        ((4, 4, "location"), "score 'location' must be one of dot, general, concat"),
-        ((4, 5, "dot"), "'dot' needs target_dim 4 equal to source_dim 5"),
+        ((4, 4, "location"), "mode 'location' must be one of dot, general, concat"),
+        ((4, 5, "dot"), "target_dim 4 must be equal to source_dim 5 in mode 'dot'"),
     ],
 )
 def test_refuses_impossible_arguments(arguments: tuple[int, int], message: str) -> None:
@@ -267,20 +267,20 @@ def test_refuses_masks_that_are_not_bool() -> None:
             call(target, source, mask.double())
 
 
-@KINDS
-def test_refuses_states_that_would_broadcast(kind: str) -> None:
-    layer, target, source = small(kind)
+@MODES
+def test_refuses_states_that_would_broadcast(mode: str) -> None:
+    layer, target, source = small(mode)
     for pair in ((target[:1], source), (target, source[:1]), (target[0], source[0]), (target, source[0])):
         for call in (layer, layer.attention, layer.scores):
             with pytest.raises(ValueError, match=r"\(B, T, d_t\) and \(B, S, d_s\) with the same B"):
                 call(*pair)
 
 
-@pytest.mark.parametrize("kind", ["dot", "general"])
-def test_scores_of_wide_states_fit_into_half_precision(kind: str) -> None:
+@pytest.mark.parametrize("mode", ["dot", "general"])
+def test_scores_of_wide_states_fit_into_half_precision(mode: str) -> None:
     torch.manual_seed(0)
-    layer = GlobalAttention(1024, 1024, kind).half()
-    if kind == "general":
+    layer = GlobalAttention(1024, 1024, mode).half()
+    if mode == "general":
         nn.init.eye_(layer.W_a.weight)
     target, source = ((30 * torch.randn(2, n, 1024)).half() for n in (3, 40))
     weights = layer.attention(target, source)
