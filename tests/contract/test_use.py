@@ -135,14 +135,21 @@ def test_evaluation_changes_no_state(case: str) -> None:
 
 
 def test_reset_makes_an_empty_module_new(case: str) -> None:
-    """As after `to_empty`, with which large networks are built."""
+    """As large networks are built: on `meta`, then `to_empty`, then a reset of all parts, children first."""
     with recorded(load(case.partition(":")[0])) as constructions:
         module, _ = build(case)
     fresh = next((c for c in constructions if c.kind is type(module) and same_shapes(c.state, module)), None)
     if fresh is None:
         assert not module.state_dict()
         return
-    again = fresh.again()
+    for part in fresh.arguments.values():
+        if isinstance(part, nn.Module):
+            part.to("meta")
+    with torch.device("meta"):
+        again = fresh.again()
+    real = [key for key, x in (*again.named_parameters(), *again.named_buffers()) if not x.is_meta]
+    assert not real
+    again.to_empty(device="cpu")
     for tensor in again.state_dict().values():
         tensor.fill_(float("nan") if tensor.is_floating_point() else -7)
     again.apply(lambda part: part.reset_parameters() if hasattr(part, "reset_parameters") else None)
