@@ -17,6 +17,7 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
         "transformer:source_mask": "positions start on the default device; the input's may lack float64",
     },
     "test_errors_about_one_rule_are_worded_alike": {
+        "srm": "puts the number of channels into the shape: worded like the others with its next change",
         "cbam": "says what is not the case: worded like the others with its next change",
         "bam": "says what is not the case: worded like the others with its next change",
     },

@@ -11,14 +11,14 @@ from tests.conftest import ROOT
 from tests.contract.constructed import classes
 from tests.contract.walker import load, source
 
-FILLED = r"'\w+'|\((?:\d[\d, ]*)?\)|torch\.\w+|\b(?:nan|inf)\b|-?\b\d[\d.]*"
+FILLED = r"'\w+'|\((?:\d[\d, ]*)?\)|torch\.\w+|\b(?:nan|inf)\b|(?<!, )(?<!\()-?\b\d[\d.]*"
 NAME = r"(?:\w+|{})(?: (?:\*|//|of) \w+)?"
 THING = f"{NAME} {{}}(?: to {{}})?"
-AXES = r"\((?:[\w'.]+|{}|[, *])*\)"
+AXES = r"\((?:[\w'.]+|[, *])*\)"
 RULES = {
     "bound": f"{THING}((, | and ){THING})* must be (at least|at most|above|below) ({THING}|{{}})"
     "( and finite)?",
-    "range": rf"{THING} must be in [\[(]{{}}, {{}}[\])]",
+    "range": rf"{THING} must be in [\[(]{{}}, ({{}}|\d)[\])]",
     "finite": f"{THING} must be finite",
     "divisible": f"{THING} must be divisible by ({THING}|{{}})( and {{}})?",
     "odd, even": f"{THING} must be (odd|even) and at least {{}}",
@@ -117,8 +117,8 @@ def undocumented(kind: type[nn.Module]) -> Iterator[str]:
     yield from set(arguments(kind)) - set(", ".join(documented).split(", "))
     shapes = section(text, "Shape")
     yield from (method for method in ("attention", "forward") if f"- {method}(" not in shapes)
-    if not section(text, "Raises"):
-        yield "Raises"
+    errors = ["ValueError"] + ["TypeError"] * any("mask" in name for name in arguments(kind.attention))
+    yield from (error for error in errors if f"{error}:" not in section(text, "Raises"))
 
 
 def test_classes_with_attention_are_documented(name: str) -> None:

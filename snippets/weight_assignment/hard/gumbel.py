@@ -33,6 +33,7 @@ def gumbel_softmax(
 
     Raises:
         ValueError: `temperature` is not above 0, or `mask` does not broadcast.
+        TypeError: `scores` are not floating-point, or `mask` is not bool.
 
     >>> _ = torch.manual_seed(0)
     >>> scores = torch.tensor([0.6, 0.3, 0.1]).log()
@@ -77,6 +78,7 @@ class GumbelAttention(nn.Module):
 
     Raises:
         ValueError: a width is below 1, `temperature` is not above 0, or shapes do not fit.
+        TypeError: `mask` is not bool.
 
     In train mode the weights are zero and one, and the scores learn all the same:
 

@@ -41,6 +41,7 @@ class LocalAttention(nn.Module):
 
     Raises:
         ValueError: `embed_dim` or `half_width` is below 1, or shapes do not fit.
+        TypeError: `mask` is not bool.
 
     With equal scores, a centre at S / 2 and D = 2 the weights are a Gaussian over five, not renormalised:
 
