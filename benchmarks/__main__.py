@@ -6,9 +6,9 @@ import warnings
 import torch
 from tqdm import tqdm
 
-from benchmarks.measure import Cost, Row, compare
 from benchmarks.pair import Pair
 from benchmarks.pairs import ABOVE_ONE, PAIRS, WITHOUT_TWIN
+from benchmarks.turns import Cost, Row, compare
 
 COLUMNS = ["snippet", "public twin", "input", "forward, ms", "ratio", "with backward, ms", "ratio"]
 COLUMNS += ["memory, MB", "ratio"]

@@ -6,12 +6,12 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from sitekit.diagram import svg
+from sitekit.diagram import shapes
 from sitekit.diagram.fold import fold
 from sitekit.diagram.graph import Graph
 from sitekit.diagram.names import Names, example_sizes
 from sitekit.diagram.record import record
-from sitekit.diagram.svg import Say
+from sitekit.diagram.shapes import Say
 from sitekit.errors import BuildError, explain
 from snippets.catalogue import CATALOGUE
 
@@ -25,7 +25,7 @@ def make(slug: str, say: Say) -> str:
     Raises:
         BuildError: as `trace`.
     """
-    return svg.render(_example(slug), say)
+    return shapes.render(_example(slug), say)
 
 
 @cache

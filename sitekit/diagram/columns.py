@@ -7,7 +7,7 @@ import numpy as np
 from scipy.optimize import linprog  # type: ignore[import-untyped]
 
 from sitekit.diagram.geometry import Item, Lead
-from sitekit.diagram.rows import Layers
+from sitekit.diagram.rows import Stack
 
 BOX_GAP, LEAD_GAP, ENTRY_GAP = 16.0, 13.0, 22.0
 """Between two boxes; beside a passing line; between a line and the box it enters from the side (pixels)."""
@@ -18,30 +18,30 @@ CENTRED, NARROW = 0.05, 0.2
 """Price of a pixel off the mean of several inputs or outputs, and of a pixel of total width."""
 
 
-def middles(layers: Layers) -> tuple[dict[Item, float], float, float]:
+def middles(stack: Stack) -> tuple[dict[Item, float], float, float]:
     """Return the middle of each item, the total width, and the price paid."""
-    items = [item for row in layers.rows for item in row]
+    items = [item for row in stack.rows for item in row]
     column = {item: i for i, item in enumerate(items)}
     programme = _Programme(len(items) + 1)
     total = len(items)
     programme.price[total] = NARROW
-    for row in layers.rows:
+    for row in stack.rows:
         for item in row:
-            programme.at_least({column[item]: 1.0}, _width(layers, item) / 2)
-            programme.at_least({total: 1.0, column[item]: -1.0}, _width(layers, item) / 2)
+            programme.at_least({column[item]: 1.0}, _width(stack, item) / 2)
+            programme.at_least({total: 1.0, column[item]: -1.0}, _width(stack, item) / 2)
         for left, right in pairwise(row):
-            room = (_width(layers, left) + _width(layers, right)) / 2 + _gap(layers, left, right)
+            room = (_width(stack, left) + _width(stack, right)) / 2 + _gap(stack, left, right)
             programme.at_least({column[right]: 1.0, column[left]: -1.0}, room)
     forks: dict[tuple[str, Item], list[tuple[int, float]]] = {}
-    for upper in range(len(layers.rows) - 1):
-        segments = list(layers.segments(upper))
+    for upper in range(len(stack.rows) - 1):
+        segments = list(stack.segments(upper))
         direct = [one for one in segments if not any(isinstance(item, Lead) for item in one[1:])]
-        used = Counter(_point(layers, net, item) for net, *pair in direct for item in pair)
+        used = Counter(_point(stack, net, item) for net, *pair in direct for item in pair)
         for net, start, end in segments:
-            start_offset = 0.0 if isinstance(start, Lead) else layers.nets[net].source.offset
-            offsets = {target.key: target.offset for target in layers.nets[net].targets}
+            start_offset = 0.0 if isinstance(start, Lead) else stack.nets[net].source.offset
+            offsets = {target.key: target.offset for target in stack.nets[net].targets}
             shift = start_offset - (0.0 if isinstance(end, Lead) else offsets[end])
-            alone = used[_point(layers, net, start)] == used[_point(layers, net, end)] == 1
+            alone = used[_point(stack, net, start)] == used[_point(stack, net, end)] == 1
             price = {2: STRAIGHT, 1: BEND, 0: SPINE if alone else BRANCH}[
                 isinstance(start, Lead) + isinstance(end, Lead)
             ]
@@ -59,27 +59,27 @@ def middles(layers: Layers) -> tuple[dict[Item, float], float, float]:
     return {item: values[i] for item, i in column.items()}, values[total], price
 
 
-def _point(layers: Layers, net: int, item: Item) -> tuple[Item, int]:
+def _point(stack: Stack, net: int, item: Item) -> tuple[Item, int]:
     """Return what tells lines apart that meet: a box has one place for them, a lane one for each net."""
-    lane = not isinstance(item, Lead) and layers.boxes[item].frame
+    lane = not isinstance(item, Lead) and stack.boxes[item].frame
     return item, net if lane else -1
 
 
-def _width(layers: Layers, item: Item) -> float:
-    return 0.0 if isinstance(item, Lead) else layers.boxes[item].width
+def _width(stack: Stack, item: Item) -> float:
+    return 0.0 if isinstance(item, Lead) else stack.boxes[item].width
 
 
-def _gap(layers: Layers, left: Item, right: Item) -> float:
+def _gap(stack: Stack, left: Item, right: Item) -> float:
     leads = isinstance(left, Lead) + isinstance(right, Lead)
     if leads == 0:
         return BOX_GAP
     lead, box = (left, right) if isinstance(left, Lead) else (right, left)
-    enters = leads == 1 and isinstance(lead, Lead) and _enters(layers, lead, box)
+    enters = leads == 1 and isinstance(lead, Lead) and _enters(stack, lead, box)
     return ENTRY_GAP if enters else LEAD_GAP
 
 
-def _enters(layers: Layers, lead: Lead, box: Item) -> bool:
-    return any(end.key == box for end in layers.nets[lead.net].targets) and layers.beside(lead.net, box)
+def _enters(stack: Stack, lead: Lead, box: Item) -> bool:
+    return any(end.key == box for end in stack.nets[lead.net].targets) and stack.beside(lead.net, box)
 
 
 class _Programme:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from sitekit.diagram.names import Names
-from sitekit.diagram.words import adaptive_pool, arrow, convolution, over, times
+from sitekit.diagram.operations import adaptive_pool, arrow, convolution, over, times
 
 ATTENTION = "dot-product attention"
 """What the fused kernel computes, whose scores may be scaled."""

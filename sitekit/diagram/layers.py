@@ -5,7 +5,7 @@ import re
 from torch import nn
 
 from sitekit.diagram.names import Names
-from sitekit.diagram.words import adaptive_pool, arrow, convolution, greek, over, times
+from sitekit.diagram.operations import adaptive_pool, arrow, convolution, greek, over, times
 
 MULTI_HEAD = "multi-head attention"
 

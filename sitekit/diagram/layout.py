@@ -7,7 +7,7 @@ from sitekit.diagram.columns import middles
 from sitekit.diagram.geometry import Box, End, Key, Lead, Line, Net, Placement, Rect
 from sitekit.diagram.graph import Graph
 from sitekit.diagram.routes import Gap, lines
-from sitekit.diagram.rows import arrangements
+from sitekit.diagram.rows import stacks
 
 PADDING = 11.0
 """Between the border of a lane and its boxes (pixels); ports add a row above and below."""
@@ -41,14 +41,14 @@ class Drawing:
 
 def place(boxes: list[Box], nets: list[Net]) -> Placement:
     """Place boxes in rows and draw the nets; the order of `boxes` must follow the arrows."""
-    solved = [(middles(layers), layers) for layers in arrangements(boxes, nets)]
-    (middle, width, _), layers = min(solved, key=lambda one: round(one[0][2], 3))
-    gaps = [Gap(layers, upper, middle) for upper in range(len(layers.rows) - 1)]
+    solved = [(middles(stack), stack) for stack in stacks(boxes, nets)]
+    (middle, width, _), stack = min(solved, key=lambda one: round(one[0][2], 3))
+    gaps = [Gap(stack, upper, middle) for upper in range(len(stack.rows) - 1)]
     rects: dict[Key, Rect] = {}
     edges: list[tuple[float, float]] = []
     top = 0.0
-    for number, items in enumerate(layers.rows):
-        row = [layers.boxes[item] for item in items if not isinstance(item, Lead)]
+    for number, items in enumerate(stack.rows):
+        row = [stack.boxes[item] for item in items if not isinstance(item, Lead)]
         high = max((box.height for box in row), default=0.0)
         plain = max((box.height for box in row if not box.frame), default=0.0)
         for box in row:
@@ -58,7 +58,7 @@ def place(boxes: list[Box], nets: list[Net]) -> Placement:
             )
         edges.append((top, top + high))
         top += high + (gaps[number].height if number < len(gaps) else 0.0)
-    return Placement(rects, lines(layers, gaps, middle, rects, edges), width, edges[-1][1])
+    return Placement(rects, lines(stack, gaps, middle, rects, edges), width, edges[-1][1])
 
 
 def arrange(graph: Graph, size: Callable[[int], tuple[float, float]], widths: list[float]) -> Drawing:

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from sitekit.diagram import functions, lanes, layers
 from sitekit.diagram.graph import Graph, Step
 from sitekit.diagram.names import Names
-from sitekit.diagram.words import greek
+from sitekit.diagram.operations import greek
 
 
 @dataclass(frozen=True)

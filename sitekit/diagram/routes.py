@@ -3,7 +3,7 @@
 from itertools import combinations, pairwise, permutations
 
 from sitekit.diagram.geometry import LEVEL, Item, Key, Lead, Line, Point, Rect
-from sitekit.diagram.rows import Layers
+from sitekit.diagram.rows import Stack
 
 ROW_GAP, TRACK, FALL = 28.0, 9.0, 11.0
 """Between rows; more for each further horizontal line between them; above the first of these (pixels)."""
@@ -16,17 +16,17 @@ MOST_TRIED = 5
 class Gap:
     """The space between two rows and the lines in it, each a (net, item above, x, item below, x)."""
 
-    def __init__(self, layers: Layers, upper: int, middle: dict[Item, float]) -> None:
-        found = list(layers.segments(upper))
+    def __init__(self, stack: Stack, upper: int, middle: dict[Item, float]) -> None:
+        found = list(stack.segments(upper))
         self.lines: list[tuple[int, Item, float, Item, float]] = []
         starts = {
-            (net, start): middle[start] + (0 if isinstance(start, Lead) else layers.nets[net].source.offset)
+            (net, start): middle[start] + (0 if isinstance(start, Lead) else stack.nets[net].source.offset)
             for net, start, _ in found
         }
         for end in dict.fromkeys(end for _, _, end in found):
             into = sorted(((starts[net, start], net, start) for net, start, other in found if other == end),
                           key=lambda one: one[:2])  # fmt: skip
-            for (x, net, start), entry in zip(into, _entries(layers, end, into, middle), strict=True):
+            for (x, net, start), entry in zip(into, _entries(stack, end, into, middle), strict=True):
                 self.lines.append((net, start, x, end, entry))
         self.spans = self._spans()
         self.level = _levels(self.spans)
@@ -49,17 +49,17 @@ class Gap:
 
 
 def _entries(
-    layers: Layers, end: Item, into: list[tuple[float, int, Item]], middle: dict[Item, float]
+    stack: Stack, end: Item, into: list[tuple[float, int, Item]], middle: dict[Item, float]
 ) -> list[float]:
     """Return where lines from the given x, in order, enter an item from above."""
     if isinstance(end, Lead):
         return [middle[end]]
-    if layers.boxes[end].frame:
-        offset = {(n, t.key): t.offset for n, net in enumerate(layers.nets) for t in net.targets}
+    if stack.boxes[end].frame:
+        offset = {(n, t.key): t.offset for n, net in enumerate(stack.nets) for t in net.targets}
         return [middle[end] + offset[net, end] for _, net, _ in into]
     if len(into) == 1:
         return [middle[end]]
-    reach = layers.boxes[end].width / 2 - CORNER
+    reach = stack.boxes[end].width / 2 - CORNER
     if all(abs(x - middle[end]) <= reach for x, _, _ in into) and all(
         two[0] - one[0] >= PORT for one, two in pairwise(into)
     ):
@@ -110,7 +110,7 @@ def _conflicts(level: dict[int, int], spans: dict[int, tuple[float, tuple[float,
 
 
 def lines(
-    layers: Layers,
+    stack: Stack,
     gaps: list[Gap],
     middle: dict[Item, float],
     rects: dict[Key, Rect],
@@ -123,17 +123,17 @@ def lines(
             begin = tops[upper][0] if isinstance(start, Lead) else rects[start].bottom
             stop = tops[upper + 1][0] if isinstance(end, Lead) else rects[end].y
             points = gap.points(net, x, entry, (begin, tops[upper][1]), stop)
-            found.append(Line(layers.nets[net].step, points, end if isinstance(end, int) else None))
-    for row, items in enumerate(layers.rows):
+            found.append(Line(stack.nets[net].step, points, end if isinstance(end, int) else None))
+    for row, items in enumerate(stack.rows):
         for item in items:
             if not isinstance(item, Lead):
                 continue
-            for target in layers.nets[item.net].targets:
-                if layers.row[target.key] == row and layers.beside(item.net, target.key):
+            for target in stack.nets[item.net].targets:
+                if stack.row[target.key] == row and stack.beside(item.net, target.key):
                     rect, x = rects[target.key], middle[item]
                     height = rect.y + rect.height / 2
                     edge = rect.x if x < rect.x else rect.right
                     corners = ((x, tops[row][0]), (x, height), (edge, height))
                     arrow = target.key if isinstance(target.key, int) else None
-                    found.append(Line(layers.nets[item.net].step, corners, arrow))
+                    found.append(Line(stack.nets[item.net].step, corners, arrow))
     return found

@@ -13,7 +13,7 @@ MOST_SPLIT = 4
 
 
 @dataclass
-class Layers:
+class Stack:
     """Boxes and the places kept for passing lines, row by row from left to right."""
 
     boxes: dict[Key, Box]
@@ -69,8 +69,8 @@ class Layers:
         return not any(self.row[key] == item.row and self.beside(item.net, key) for key in ends)
 
 
-def arrangements(boxes: list[Box], nets: list[Net]) -> list[Layers]:
-    """Return the arrangements with the fewest crossings, first those with long lines at the right.
+def stacks(boxes: list[Box], nets: list[Net]) -> list[Stack]:
+    """Return the stacks with the fewest crossings, first those with long lines at the right.
 
     The order of `boxes` must follow the arrows.
     """
@@ -90,11 +90,11 @@ def arrangements(boxes: list[Box], nets: list[Net]) -> list[Layers]:
         for lead in reversed(leads):
             if right[lead.net]:
                 rows[lead.row].append(lead)
-        found.append(_improved(Layers({box.key: box for box in boxes}, nets, row, rows)))
-    costs = [layers.cost(range(len(layers.rows) - 1)) for layers in found]
-    best = [layers for layers, cost in zip(found, costs, strict=True) if cost == min(costs)]
-    for layers in best:
-        layers.rows = [[item for item in items if not layers.is_idle(item)] for items in layers.rows]
+        found.append(_improved(Stack({box.key: box for box in boxes}, nets, row, rows)))
+    costs = [stack.cost(range(len(stack.rows) - 1)) for stack in found]
+    best = [stack for stack, cost in zip(found, costs, strict=True) if cost == min(costs)]
+    for stack in best:
+        stack.rows = [[item for item in items if not stack.is_idle(item)] for items in stack.rows]
     return best
 
 
@@ -116,20 +116,20 @@ def _leads(number: int, net: Net, row: dict[Key, int], boxes: list[Box]) -> list
     return [Lead(number, passed) for passed in range(first + 1, last + sideways)]
 
 
-def _improved(layers: Layers) -> Layers:
+def _improved(stack: Stack) -> Stack:
     """Reorder one row at a time while that lowers the cost."""
     better = True
     while better:
         better = False
-        for number, items in enumerate(layers.rows):
-            near = [upper for upper in (number - 1, number) if 0 <= upper < len(layers.rows) - 1]
-            best, order = layers.cost(near), items
+        for number, items in enumerate(stack.rows):
+            near = [upper for upper in (number - 1, number) if 0 <= upper < len(stack.rows) - 1]
+            best, order = stack.cost(near), items
             for other in _reorderings(items):
-                layers.rows[number] = other
-                if (cost := layers.cost(near)) < best:
+                stack.rows[number] = other
+                if (cost := stack.cost(near)) < best:
                     best, order, better = cost, other, True
-            layers.rows[number] = order
-    return layers
+            stack.rows[number] = order
+    return stack
 
 
 def _reorderings(items: list[Item]) -> Iterator[list[Item]]:

@@ -181,7 +181,7 @@ docs_dir: docs/{language}
 site_dir: site/{prefix}
 extra_css: []
 extra_javascript: []
-hooks: [sitekit/hooks/assets.py, sitekit/hooks/plain.py, sitekit/hooks/comparison.py, sitekit/hooks/disk.py]
+hooks: [sitekit/hooks/assets.py, sitekit/hooks/plain.py, sitekit/hooks/scripts.py, sitekit/hooks/disk.py]
 theme: {{name: null, custom_dir: theme}}
 plugins: []
 extra: {{prefix: "{prefix}", language: {language}}}

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from fontTools.ttLib import TTFont
 
-from tests.site.pages import Page, read
+from tests.site.built_page import Page, read
 
 FIRST_CHINESE = 0x3000
 LANGUAGES = {"en": "", "zh": "zh/"}  # language to folder of the site

@@ -17,7 +17,7 @@ from sitekit.diagram.geometry import Box, End, Net, Rect
 from sitekit.diagram.graph import Graph, Step
 from sitekit.diagram.layout import Drawing, place
 from sitekit.diagram.names import Names
-from sitekit.diagram.svg import PHONE, describe, fitted, render
+from sitekit.diagram.shapes import PHONE, describe, fitted, render
 from sitekit.errors import BuildError
 from sitekit.language import CHINESE, ENGLISH
 from snippets.attention_domain.channel import senet

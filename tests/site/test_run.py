@@ -93,7 +93,7 @@ def test_counts_are_those_of_the_sizes(computed: SmallAtlas) -> None:
         (CATALOGUE, '"B*T*E"', '"E*B*T"', {"cost of plain"}),
         (CATALOGUE, "O(T E)", "O(E T)", set()),
         ("sitekit/cost.py", "WIDTH, HEADS = 512", "WIDTH, HEADS = 256", COSTS),
-        ("sitekit/diagram/svg.py", "ROUND, ARROW = 6.0", "ROUND, ARROW = 5.0", DIAGRAMS),
+        ("sitekit/diagram/shapes.py", "ROUND, ARROW = 6.0", "ROUND, ARROW = 5.0", DIAGRAMS),
         ("sitekit/svg.py", "quality=85", "quality=80", FIGURES),
         ("sitekit/mathfont.py", '"√": 1.0', '"√": 1.1', {"font of math"}),
         ("sitekit/labels.py", '"复杂度"', '"复杂性"', set()),

@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from figures.scores import Score, check, show_scores
+from figures.reported import Score, check, show_scores
 from figures.style import COLORS, Say, english, new_figure, show_image
 from snippets.attention_domain.spatial.ra_cnn import AttentionProposal, ranking_loss
 

@@ -19,7 +19,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from figures.scores import Score, check, show_scores
+from figures.reported import Score, check, show_scores
 from figures.style import COLORS, Say, english, new_figure, show_image
 from snippets.attention_domain.spatial.ram import RAM, Episode, hybrid_loss, look
 
