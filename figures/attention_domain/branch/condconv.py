@@ -63,4 +63,7 @@ def figure(say: Say = english) -> Figure:
         above.set_xlabel(f"±{error(noisy[column], clean[0]):.3f}")
         middle.set_xlabel(f"{say('blur', '模糊')} {weights[column, 1].item():.2f}")
         below.set_xlabel(f"±{error(y[column], clean[0]):.3f}")
+    names = say("picture", "图像"), say("kernel", "卷积核"), say("output", "输出")
+    for panel, name in zip(axes[:: len(NOISE)], names, strict=True):
+        panel.set_ylabel(name)
     return drawn

@@ -55,4 +55,6 @@ def figure(say: Say = english) -> Figure:
         below = axes[len(SIDES) + column]
         show_weights(below, field[column, MEAN, REACH, REACH])
         below.set_xlabel(f"5×5: {weights[column, 1, MEAN].item():.2f}")
+    axes[0].set_ylabel(say("picture", "图像"))
+    axes[len(SIDES)].set_ylabel(say("weights", "权重"))
     return drawn

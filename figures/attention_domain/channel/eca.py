@@ -58,7 +58,7 @@ def figure(say: Say = english) -> Figure:
     """The wall; means (line) and gates (bars) of the directions, in order and from the shuffled list."""
     means, *both = gates()
     drawn, axes = new_figure(1, 3, height=2.6, width_ratios=(1, 1.3, 1.3))
-    show_image(axes[0], wall())
+    show_image(axes[0], wall(), "x")
     titles = say("in order", "按顺序"), say("shuffled", "打乱")
     for shown, heights, title in zip(axes[1:], both, titles, strict=True):
         shown.bar(range(DIRECTIONS), heights, width=0.8, color=COLORS[1], label=say("gate", "门控"))

@@ -50,7 +50,7 @@ def figure(say: Say = english) -> Figure:
     drawn, axes = new_figure(3, 5, height=4.4)
     for row in range(3):
         shown = axes[5 * row : 5 * row + 5]
-        show_image(shown[0], x[row])
+        show_image(shown[0], x[row], "x" if row == 0 else "")
         for c, direction in enumerate(DIRECTIONS):
             title = f"{say('edges', '边缘')} {direction}" if row == 0 else ""
             show_image(shown[c + 1], gated[row, c], title, vmin=0, vmax=brightest)

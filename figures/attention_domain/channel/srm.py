@@ -38,11 +38,11 @@ def figure(say: Say = english) -> Figure:
     mean, deviation = srm.style(x)[:, 0].unbind(dim=1)
     gates = srm.attention(x)
     drawn, axes = new_figure(1, 3, height=2.5, width_ratios=(1, 1.25, 1))
-    show_image(axes[0], mosaic(x), vmin=0, vmax=1)
+    show_image(axes[0], mosaic(x), "x", vmin=0, vmax=1)
     colors = [COLORS[1] if gate > 0.5 else COLORS[0] for gate in gates.flatten()]
     axes[1].scatter(mean, deviation, c=colors, s=18)
     axes[1].axhline(deviation.mean().item(), color=COLORS[-1], linewidth=1, linestyle="--")
     axes[1].set(xlabel=say("mean", "均值"), ylabel=say("std", "标准差"))
     axes[1].set(xticks=[0, 0.5, 1], yticks=[0, 0.2, 0.4], xlim=(0, 1), ylim=(0, 0.4))
-    show_image(axes[2], mosaic(gates * x), vmin=0, vmax=1)
+    show_image(axes[2], mosaic(gates * x), "g x", vmin=0, vmax=1)
     return drawn

@@ -61,4 +61,6 @@ def figure(say: Say = english) -> Figure:
         beside.set(xlim=(0, 1), ylim=(SIDE - 1, 0))
         for bars in (above, beside):
             bars.set_axis_off()
+    axes[0].set_ylabel(say("picture", "图像"))
+    axes[3].set_ylabel(say("weights", "权重"))
     return drawn

@@ -57,7 +57,7 @@ def figure(say: Say = english) -> Figure:
     for row, (weights, _) in enumerate(fits()):
         left, *right = axes[row * (BASES + 1) : (row + 1) * (BASES + 1)]
         if row == len(STEPS) // 2:
-            show_image(left, picture("coffee", (SIZE, SIZE)))
+            show_image(left, picture("coffee", (SIZE, SIZE)), "x")
         else:
             left.remove()
         for k, panel in enumerate(right):

@@ -10,8 +10,6 @@ from matplotlib.figure import Figure
 
 from figures.style import COLORS, Say, english, new_figure
 
-PANELS = {"milliseconds": "ms", "bytes": "MB"}
-
 
 def names(say: Say) -> dict[str, tuple[str, str]]:
     """Name and colour of each block: all pairs; a detour through fewer; no pairs; more for each pair."""
@@ -69,7 +67,7 @@ def draw(axes: Axes, kind: str, blocks: dict[str, dict[str, list[float]]], say: 
         name, color = named[slug]
         axes.plot([x[-1], 1.35 * right], [y[-1], 10**place], color=color, linewidth=0.6, alpha=0.7)
         axes.text(1.45 * right, 10**place, name, color=color, va="center", size=9.5)
-    axes.set(xlim=(200, 6 * right), ylabel=PANELS[kind])
+    axes.set(xlim=(200, 6 * right))
     ticks = [x for x in max((x for x, _ in lines.values()), key=len) if x**0.5 in (16, 32, 64, 128)]
     axes.set_xticks(ticks, [f"{round(x**0.5)}²" for x in ticks])
     axes.minorticks_off()
@@ -79,7 +77,9 @@ def figure(say: Say = english) -> Figure:
     """Above time, below memory; both axes are logarithmic."""
     measured = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
     drawn, axes = new_figure(2, 1, height=7.6, sharex=True)
-    for panel, kind in zip(axes, PANELS, strict=True):
+    for panel, kind in zip(axes, ("milliseconds", "bytes"), strict=True):
         draw(panel, kind, measured["blocks"], say)
+    axes[0].set_ylabel(say("time [ms]", "时间 [ms]"))
+    axes[1].set_ylabel(say("memory [MB]", "内存 [MB]"))
     axes[1].set_xlabel("N = H W")
     return drawn

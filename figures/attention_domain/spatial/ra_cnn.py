@@ -181,7 +181,7 @@ def figure(say: Say = english) -> Figure:
     drawing.clear()
     above, below = drawing.subfigures(2, 1, height_ratios=(1, 1.2))
     picture, *crops = above.subplots(1, 4)
-    show_image(picture, x)
+    show_image(picture, x, "x")
     colors = COLORS[5], COLORS[1], COLORS[0]
     for axes, (t, crop), title, color in zip(crops, squares, called.values(), colors, strict=False):
         show_square(picture, t, color)

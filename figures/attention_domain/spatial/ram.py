@@ -250,7 +250,7 @@ def trained() -> tuple[dict[str, Score], dict[str, tuple[Tensor, ...]]]:
 def figure(say: Say = english) -> Figure:
     """Draw where the two that learn to look do look, and how well all read."""
     (scores, looks), called = trained(), names(say)
-    drawing, _ = new_figure(height=4.9)
+    drawing, _ = new_figure(height=5.0)
     drawing.clear()
     above, below = drawing.subfigures(2, 1, height_ratios=(1, 1.8))
     axes = above.subplots(1, 4)

@@ -54,7 +54,7 @@ def figure(say: Say = english) -> Figure:
     drawn, axes = new_figure(2, 3, height=4.1)
     for row, (seen, source) in enumerate(((image, x), (shuffled(image), shuffled(x)))):
         weights = block().attention(source)[0].view(SIZE, SIZE, SIZE, SIZE)
-        show_image(axes[3 * row], seen)
+        show_image(axes[3 * row], seen, "x" if row == 0 else "")
         for column, (i, j) in enumerate(QUERIES, start=1):
             i, j = moved(i, j) if row else (i, j)
             axes[3 * row].text(j, i, str(column), color="white", ha="center", va="center", weight="bold")

@@ -64,6 +64,7 @@ def figure(say: Say = english) -> Figure:
     strip = torch.cat([F.pad(frame.view(8, 8), (1, 1), value=float("nan")) for frame in x[0]], dim=1)
     show_image(axes[0], strip, aspect="auto")
     axes[0].set_xticks([10 * frame + 4.5 for frame in range(len(CLIP))], CLIP)
+    axes[0].set_yticks([4.5], [say("clip", "视频")])
     axes[0].tick_params(length=0, labeltop=True, labelbottom=False)
     names = [f"{say('dilation', '膨胀率')} {dilation}" for dilation in DILATIONS]
     names.append(say("attention", "注意力"))

@@ -73,7 +73,7 @@ def weights(reader: Reader) -> Tensor:
 
 def figure(say: Say = english) -> Figure:
     """Rows: letters that ask. Columns: letters that are asked."""
-    drawn, axes = new_figure(1, 2, height=3.3)
+    drawn, axes = new_figure(1, 2, height=3.5)
     for axis, positions in zip(axes, (False, True), strict=True):
         reader = train(positions, seed=0)
         title = say("with positions", "有位置") if positions else say("without positions", "没有位置")
