@@ -15,7 +15,8 @@ from sitekit.results import Results
 from sitekit.store import results
 from snippets.catalogue import Mechanism
 
-FORMULAS = {"parameters", "macs", "complexity"}  # may be wider than a phone and scroll, by keyboard too
+FORMULAS = {"parameters", "macs", "complexity", "state"}
+"""May be wider than a phone and scroll, by keyboard too."""
 
 
 @part("card")
@@ -45,6 +46,8 @@ def _items(mechanism: Mechanism, found: Results, language: Language) -> Iterator
     yield "parameters", parameters(found, language)
     yield "macs", formula(found.macs_tex)
     yield "complexity", formula(mechanism.complexity) + _positions(mechanism, found)
+    if found.state_tex:
+        yield "state", state(found, language)
     if mechanism.aliases:
         yield "aliases", escape(language.separator.join(mechanism.aliases))
     file = f"{mechanism.slug}.py"
@@ -58,6 +61,14 @@ def parameters(found: Results, language: Language) -> str:
     if found.parameters_tex == "0":
         return language.word("no parameters")
     return formula(found.parameters_tex)
+
+
+def state(found: Results, language: Language) -> str:
+    """Return what a decoder keeps, per token and per sequence, as far as it keeps anything."""
+    kinds = zip(("per token", "per sequence"), found.state_tex, strict=False)  # keeps nothing: no formulas
+    return language.separator.join(
+        language.word(kind, formula=formula(tex)) for kind, tex in kinds if tex != "0"
+    )
 
 
 def _positions(mechanism: Mechanism, found: Results) -> str:

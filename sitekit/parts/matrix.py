@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from html import escape
+from itertools import chain, groupby
 
 from sitekit.language import Language
 from sitekit.pages import FOUNDATIONS, exists
@@ -35,7 +36,7 @@ def _cell(weights: Weights, domain: Domain, language: Language) -> str:
     found = [row for row in CATALOGUE.values() if (row.weights, row.domain) == (weights, domain)]
     if not found:
         return element("td", "–", class_="atlas-empty", aria_label=language.word("none here"))
-    return element("td", _list(found, language), data_label=language.word(weights))
+    return element("td", element("div", _lists(found, language)), data_label=language.word(weights))
 
 
 def _foundations(language: Language) -> str:
@@ -44,8 +45,16 @@ def _foundations(language: Language) -> str:
         return ""
     name = escape(language.word("foundations"))
     title = link(f"/{FOUNDATIONS}", name) if exists(FOUNDATIONS, language) else name
-    content = element("p", element("strong", title)) + _list(found, language)
+    content = element("p", element("strong", title)) + _lists(found, language)
     return element("div", content, class_="atlas-foundations")
+
+
+def _lists(found: Iterable[Mechanism], language: Language) -> str:
+    """Return a list for each chapter, below its name if there are several."""
+    chapters = [(chapter, list(rows)) for chapter, rows in groupby(found, key=lambda row: row.chapter)]
+    names = [element("p", escape(language.word(chapter)), class_="atlas-chapter") for chapter, _ in chapters]
+    lists = [_list(rows, language) for _, rows in chapters]
+    return "".join(chain(*zip(names, lists, strict=True))) if len(chapters) > 1 else "".join(lists)
 
 
 def _list(found: Iterable[Mechanism], language: Language) -> str:

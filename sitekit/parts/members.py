@@ -11,9 +11,7 @@ from sitekit.pieces.named import chosen
 from sitekit.pieces.prose import inline, without_links
 from sitekit.pieces.refer import to_mechanism, to_overview
 from sitekit.store import results
-from snippets.catalogue import CATALOGUE, Domain, Mechanism, Weights
-
-_VALUES: dict[str, Weights | Domain] = {value.name.lower(): value for value in (*Weights, *Domain)}
+from snippets.catalogue import CATALOGUE, Mechanism
 
 
 @part("members")
@@ -23,13 +21,15 @@ def members(body: str, language: Language) -> str:
     Raises:
         BuildError: there is no such value of an axis, or nothing has it.
     """
-    name = chosen("value of an axis", body.strip(), [*_VALUES, "foundations"])
-    value = _VALUES.get(name)
+    axes = (value for row in CATALOGUE.values() for value in (row.weights, row.domain))
+    values = {value.name.lower(): value for value in axes if value}
+    value = values.get(chosen("value of an axis", body.strip(), [*values, "foundations"]))
     found = [mechanism for mechanism in CATALOGUE.values() if value in (mechanism.weights, mechanism.domain)]
-    other = "domain" if isinstance(value, Weights) else "weights"
-    keys = ["mechanism", other, "year", "attention", "complexity"]
-    if value is None:
-        keys.remove(other)
+    keys = ["mechanism", "weights", "domain", "chapter", "year", "attention", "complexity"]
+    hidden = {type(value).__name__.lower()} if value else {"weights", "domain"}
+    if len({mechanism.chapter for mechanism in found}) == 1:
+        hidden.add("chapter")
+    keys = [key for key in keys if key not in hidden]
     columns = [language.word(key) for key in keys]
     rows = ([_cell(key, mechanism, language) for key in keys] for mechanism in found)
     note = element("p", escape(language.word("symbols")), class_="atlas-note")
@@ -46,6 +46,8 @@ def _cell(key: str, mechanism: Mechanism, language: Language) -> str:
             return to_overview(mechanism.domain, language) if mechanism.domain else ""
         case "weights":
             return to_overview(mechanism.weights, language) if mechanism.weights else ""
+        case "chapter":
+            return escape(language.word(mechanism.chapter))
         case "year":
             return escape(str(references.year(mechanism.citation)))
         case "attention":

@@ -15,22 +15,18 @@ _FIELDS = ("B", "C", "H = W", "T = S", "D = E = d", "heads", "r")
 _FREE = "r"  # differs between mechanisms: each keeps its own until the reader sets one
 
 
-def filters(
-    axes: Mapping[str, Iterable[str]], evidence: Mapping[str, str], count: int, language: Language
-) -> str:
-    """Return a form with a text field, a list for each axis and one for what modules were held against.
+def filters(lists: Mapping[str, Mapping[str, str]], count: int, language: Language) -> str:
+    """Return a form with a text field and a list for each of several keys.
 
     Args:
-        axes: values as the table shows them, by the key of their column.
-        evidence: name of each value, by the value.
+        lists: name of each value that can be chosen, by the value, by the key of its column.
         count: number of mechanisms.
         language: of the words.
     """
     name = _label(language.word("filter"), element("input", type="search"))
-    lists = "".join(_list(key, {value: value for value in values}, language) for key, values in axes.items())
-    lists += _list("evidence", evidence, language)
+    choices = "".join(_list(key, names, language) for key, names in lists.items())
     shown = element("output", escape(language.word("shown", shown=count, all=count)))
-    return _form(name + lists + shown, class_="atlas-filter")
+    return _form(name + choices + shown, class_="atlas-filter")
 
 
 def chooser(rows: Iterable[Mapping[str, int]], language: Language) -> str:

@@ -56,7 +56,7 @@ def _table(element: etree.Element, link: Link) -> str:
 
 
 def _cell(element: etree.Element, link: Link) -> str:
-    lists = element.findall("ul")
+    lists = list(element.iter("ul"))
     items = (_text(item, link) for of in lists for item in of)
     return (", ".join(items) if lists else _text(element, link)).replace("|", r"\|")
 

@@ -91,6 +91,69 @@ def example(B: int = 2, T: int = 3, E: int = 5):
     return Plain(E).eval(), (ones(B, T, E),)
 """
 
+RECALL = "attention_domain/set/recall"  # a mechanism to be added to those of the atlas
+RECALL_ROW = """
+        Mechanism(
+            path="attention_domain/set/recall",
+            title="Recall",
+            weights=Weights.SELF,
+            domain=Domain.SET,
+            chapter=Chapter.CACHES,
+            citation="c2021",
+            parameters="0",
+            macs="0",
+            complexity="O(T E)",
+            state=State("E", "2*E"),
+            evidence=(Evidence.PAPER,),
+        ),
+"""
+
+RECALL_FILES = {
+    f"snippets/{RECALL}.py": """
+from torch import cat, nn, ones
+
+
+class Recall(nn.Module):
+    def attention(self, x):
+        return ones(x.shape[0], x.shape[1], x.shape[1]).tril()
+
+    def forward(self, x):
+        return x.cumsum(1)
+
+    def step(self, x, state):
+        read, total = state or (x[:, :0], x.new_zeros(x.shape[0], 2, x.shape[2]))
+        y = total[:, :1] + x.cumsum(1)
+        return y, (cat([read, x], 1), y[:, -1:].expand(-1, 2, -1))
+
+
+def example(B: int = 2, T: int = 3, E: int = 5):
+    return Recall().eval(), (ones(B, T, E),)
+""",
+    f"tests/{RECALL.replace('recall', 'test_recall')}.py": "",
+    f"figures/{RECALL}.py": """
+from figures.style import new_figure
+from snippets.attention_domain.set.recall import example
+
+
+def figure():
+    block, (x,) = example()
+    drawn, (axes,) = new_figure()
+    axes.plot(block(x)[0, :, 0])
+    return drawn
+""",
+    "docs/en/attention-domain/set/recall.md": "# Recall\n\nKeeps it all.\n\n```card\nrecall\n```",
+    "docs/zh/attention-domain/set/recall.md": "# 回忆\n\n全部保留。\n\n```card\nrecall\n```",
+}
+RECALL_ENTRY = """
+@article{c2021,
+  author = {Cee, Al},
+  title = {C},
+  journal = {Journal},
+  year = {2021},
+  doi = {10.1/c},
+}
+"""
+
 FIGURE_CODE = """
 from figures.style import COLORS, new_figure, show_image
 from snippets.attention_domain.channel.senet import example
@@ -248,6 +311,17 @@ class SmallAtlas:
         text = (self.root / path).read_text(encoding="utf-8")
         assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {path}"
         self.write(path, text.replace(old, new))
+
+    def add(self, path: str, text: str) -> None:
+        """Write at the end of a file."""
+        self.write(path, (self.root / path).read_text(encoding="utf-8") + text)
+
+    def add_recall(self) -> None:
+        """Add a mechanism in the five steps."""
+        self.replace(CATALOGUE, "    ]\n)\n", RECALL_ROW.lstrip("\n") + "    ]\n)\n")
+        self.add("docs/references.bib", RECALL_ENTRY)
+        for path, text in RECALL_FILES.items():
+            self.write(path, text)
 
     def python(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Run Python in the atlas, away from the real one."""

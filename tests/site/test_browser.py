@@ -320,8 +320,8 @@ def test_markdown_is_a_link_where_the_browser_cannot_copy(page: Page, address: s
 
 
 def years(page: Page) -> list[int]:
-    """The fourth column of the comparison, from top to bottom."""
-    found = [int(year) for year in page.locator("tbody tr > :nth-child(4)").all_inner_texts()]
+    """The column of years of the comparison, from top to bottom."""
+    found = [int(year) for year in page.locator("tbody tr > :nth-child(5)").all_inner_texts()]
     assert len(found) == len(CATALOGUE)
     return found
 
@@ -363,7 +363,7 @@ def test_formulas_in_the_browser_give_what_was_counted(page: Page, address: str)
 def cells(page: Page, slug: str) -> list[str]:
     """Parameters, multiply-adds and sizes of a row of the comparison."""
     row = page.locator(f'tr[data-slug="{slug}"] > *')
-    return [row.nth(column).inner_text().replace("\u00a0", " ") for column in (4, 5, 8)]
+    return [row.nth(column).inner_text().replace("\u00a0", " ") for column in (5, 6, -1)]
 
 
 def test_comparison_computes_with_the_sizes_of_the_reader(page: Page, address: str) -> None:
@@ -391,7 +391,7 @@ def test_comparison_computes_with_the_sizes_of_the_reader(page: Page, address: s
     wait_for(chosen, lambda: cells(page, "senet"))
     order = [
         int(text)
-        for text in page.locator("tbody td:nth-child(5)").evaluate_all("all => all.map(c => c.dataset.sort)")
+        for text in page.locator("tbody td:nth-child(6)").evaluate_all("all => all.map(c => c.dataset.sort)")
     ]
     assert order == sorted(order)
     form.get_by_label("C", exact=True).fill("100")

@@ -194,11 +194,12 @@ def test_bibtex(site: SmallAtlas) -> None:
 
 def test_members(site: SmallAtlas) -> None:
     head, senet, toy = table(part(site, "members"))
-    assert head[:4] == ["Mechanism", "Weights", "Year", "Shape of g(x)"]
-    assert senet[:3] == ["SENet Scales each map.", "soft", "2018"]
+    assert head[:5] == ["Mechanism", "Weights", "Chapter", "Year", "Shape of g(x)"]
+    assert senet[:4] == ["SENet Scales each map.", "soft", "gates", "2018"]
     assert toy == [
         "Toy △ reconstruction Keeps or drops a channel.",
         "hard",
+        "sparse selection",
         "2020",
         "(B, C, 1, 1)",
         "O ( C )",
@@ -234,12 +235,11 @@ def test_matrix(site: SmallAtlas) -> None:
     head, *rows = table(matrix)
     assert head == ["", "soft", "hard", "self"]
     cells = {row[0]: row[1:] for row in rows}
-    assert cells["channel"] == ["SENet ¶ </>", "Toy ≈ △ reconstruction", "–"]
+    assert cells == {"channel": ["SENet ¶ </>", "Toy ≈ △ reconstruction", "–"]}  # no row without mechanisms
     marks = matrix.select_one("li .atlas-marks").select("[role=img]")
     assert [mark["aria-label"] for mark in marks] == ["paper", "released code"]
     legend = "Marks of evidence: ¶ paper </> released code ≈ secondary accounts △ reconstruction"
     assert matrix.select("p")[-1].get_text() == legend
-    assert list(cells) == ["channel"]
     assert {cell["aria-label"] for cell in matrix.select("td.atlas-empty")} == {"no mechanism"}
     assert links(matrix)[-2] == ("Plain", "foundations/plain/")
     assert links(matrix)[-1][1] == "how-it-is-proved/#evidence"
@@ -249,12 +249,12 @@ def test_matrix(site: SmallAtlas) -> None:
 def test_comparison_is_a_plain_table(site: SmallAtlas) -> None:
     comparison = part(site, "comparison")
     rows = table(comparison)[1:]
-    assert [row[:4] for row in rows] == [
-        ["SENet ¶ </>", "soft", "channel", "2018"],
-        ["Toy ≈ △ reconstruction", "hard", "channel", "2020"],
-        ["Plain ¶", "–", "–", "2020"],
+    assert [row[:5] for row in rows] == [
+        ["SENet ¶ </>", "soft", "channel", "gates", "2018"],
+        ["Toy ≈ △ reconstruction", "hard", "channel", "sparse selection", "2020"],
+        ["Plain ¶", "–", "–", "the formula", "2020"],
     ]
-    assert [*rows[2][4:6], rows[2][-1]] == ["512", "131 k", "B = 1, T = 256, E = 512"]
+    assert [*rows[2][5:7], rows[2][-1]] == ["512", "131 k", "B = 1, T = 256, E = 512"]
     assert not comparison.select("table :is(button, input, select)")
     assert [cell["data-sort"] for cell in comparison.select("td[data-sort]")][-1] == "131072"
 
@@ -439,6 +439,9 @@ def test_comparison_sorts_and_filters(address: str) -> None:
         wait_for(["SENet"], shown)
         wait_for("1 of 3 shown", tab.locator(".atlas-filter output").inner_text)
         tab.get_by_label("Weights").select_option("")
+        tab.get_by_label("Chapter").select_option("sparse selection")
+        wait_for(["Toy"], shown)
+        tab.get_by_label("Chapter").select_option("")
         wait_for(["Plain", "SENet", "Toy"], shown)
         tab.get_by_label("Evidence").select_option("paper")
         wait_for(["Plain", "SENet"], shown)

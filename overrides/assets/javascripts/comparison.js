@@ -39,7 +39,7 @@ for (const part of document.querySelectorAll(".atlas-comparison")) {
     if (column >= 0) sort(column, headers[column].getAttribute("aria-sort") === "descending");
   });
 
-  // Filtering: a text field, a list for each axis, and one for evidence, of which a row may have several kinds
+  // Filtering: a text field, a list for each of several columns, and one for evidence, of which a row may have more
 
   const controls = part.querySelector(".atlas-filter");
   const text = controls.querySelector("input");
