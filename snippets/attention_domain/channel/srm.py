@@ -9,6 +9,7 @@ SPDX-License-Identifier: MIT
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -62,10 +63,13 @@ class SRMLayer(nn.Module):
         if x.dim() != 4 or x.shape[1] != self.cfc.shape[0]:
             raise ValueError(f"x {tuple(x.shape)} must be (B, {self.cfc.shape[0]}, H, W)")
         x = x.to(torch.promote_types(x.dtype, torch.float32))  # squares of float16 overflow above 255
-        mean = x.mean(dim=(2, 3))  # (B, C)
-        squares = (x - mean[:, :, None, None]).square().sum(dim=(2, 3))  # (B, C)
-        variance = squares / max(1, x.shape[2] * x.shape[3] - 1)
-        return torch.stack([mean, (variance + 1e-5).sqrt()], dim=2)  # (B, C, 2)
+        positions = x.shape[2] * x.shape[3]
+        mean = x.sum(dim=(2, 3), keepdim=True) / positions  # (B, C, 1, 1)
+        centre = mean.detach()
+        squares = F.mse_loss(x, centre.expand_as(x), reduction="none").sum(dim=(2, 3), keepdim=True)
+        squares = squares - positions * (mean - centre).square()  # subtracts 0
+        deviation = (squares / max(1, positions - 1) + 1e-5).sqrt()  # (B, C, 1, 1)
+        return torch.cat([mean, deviation], dim=2).squeeze(3)  # (B, C, 2)
 
     def attention(self, x: Tensor) -> Tensor:
         """Return g(x), one gate per channel: (B, C, H, W) -> (B, C, 1, 1)."""

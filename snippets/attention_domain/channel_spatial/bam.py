@@ -90,13 +90,16 @@ class BAM(nn.Module):
 
     def attention(self, x: Tensor) -> Tensor:
         """Return g(x), one weight for each value: (B, C, H, W) -> (B, C, H, W)."""
-        channel = self.channel_branch(x.mean(dim=(2, 3)))[:, :, None, None]  # (B, C, 1, 1)
+        total = x.sum(dim=(2, 3), dtype=torch.promote_types(x.dtype, torch.float32))  # (B, C)
+        mean = (total / (x.shape[2] * x.shape[3])).to(x.dtype)  # divided here, its gradient is no map
+        channel = self.channel_branch(mean)[:, :, None, None]  # (B, C, 1, 1)
         spatial = self.spatial_branch(x)  # (B, 1, H, W)
-        return torch.sigmoid(channel * spatial if self.multiply else channel + spatial)
+        scores = channel * spatial if self.multiply else channel + spatial  # (B, C, H, W)
+        return scores.sigmoid_()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return f(g(x), x) = x + g(x) * x: (B, C, H, W) -> (B, C, H, W)."""
-        return x + self.attention(x) * x
+        return (1 + self.attention(x)) * x
 
 
 def example(B: int = 2, C: int = 64, H: int = 14, W: int = 10, r: int = 16) -> tuple[BAM, tuple[Tensor]]:

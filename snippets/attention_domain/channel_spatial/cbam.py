@@ -14,6 +14,18 @@ import torch
 from torch import Tensor, nn
 
 
+def pool(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Return mean and maximum over a dimension, which stays with size 1.
+
+    Of several equal maxima one gets the whole gradient, as in the released code; `amax` would share it, and is
+    faster where there is none. The sum is taken in float32 at least and divided afterwards: so the gradient of
+    the mean is one number per sum, never a map.
+    """
+    total = x.sum(dim, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))
+    maximum = x.max(dim, keepdim=True).values if x.requires_grad else x.amax(dim, keepdim=True)
+    return (total / x.shape[dim]).to(x.dtype), maximum
+
+
 class ChannelGate(nn.Module):
     """M_c(x) = sigmoid(MLP(mean of x) + MLP(maximum of x)), one MLP for both.
 
@@ -32,7 +44,7 @@ class ChannelGate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the gate of each channel: (B, C, H, W) -> (B, C, 1, 1)."""
-        mean, maximum = x.mean(dim=(2, 3)), x.amax(dim=(2, 3))  # (B, C) each
+        mean, maximum = (pooled.squeeze(2) for pooled in pool(x.flatten(2), dim=2))  # (B, C) each
         gates = torch.sigmoid(self.mlp(mean) + self.mlp(maximum))  # (B, C)
         return gates[:, :, None, None]  # (B, C, 1, 1)
 
@@ -52,7 +64,7 @@ class SpatialGate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the gate of each position: (B, C, H, W) -> (B, 1, H, W)."""
-        maximum, mean = x.amax(dim=1, keepdim=True), x.mean(dim=1, keepdim=True)  # (B, 1, H, W) each
+        mean, maximum = pool(x, dim=1)  # (B, 1, H, W) each
         maps = torch.cat([maximum, mean], dim=1)  # (B, 2, H, W)
         return torch.sigmoid(self.norm(self.conv(maps)))  # (B, 1, H, W)
 
