@@ -65,9 +65,11 @@ class SRMLayer(nn.Module):
         x = x.to(torch.promote_types(x.dtype, torch.float32))  # squares of float16 overflow above 255
         positions = x.shape[2] * x.shape[3]
         mean = x.sum(dim=(2, 3), keepdim=True) / positions  # (B, C, 1, 1)
-        centre = mean.detach()
-        squares = F.mse_loss(x, centre.expand_as(x), reduction="none").sum(dim=(2, 3), keepdim=True)
-        squares = squares - positions * (mean - centre).square()  # subtracts 0
+        # Squares around any constant c exceed those around the mean by positions * (mean - c)^2. With c the
+        # value of the mean that is 0; its derivatives are not, and spare a gradient through each difference.
+        c = mean.detach()
+        squares = F.mse_loss(x, c.expand_as(x), reduction="none").sum(dim=(2, 3), keepdim=True)
+        squares = squares - positions * (mean - c).square()  # (B, C, 1, 1)
         deviation = (squares / max(1, positions - 1) + 1e-5).sqrt()  # (B, C, 1, 1)
         return torch.cat([mean, deviation], dim=2).squeeze(3)  # (B, C, 2)
 

@@ -172,6 +172,15 @@ def test_deviation_of_large_maps_in_half_precision(dtype: torch.dtype) -> None:
     torch.testing.assert_close(deviation, x.float().std((2, 3)))
 
 
+def test_deviation_of_a_map_far_from_zero() -> None:
+    """A mean of squares minus the square of the mean would leave nothing of it."""
+    torch.manual_seed(1)
+    x = 0.1 * torch.randn(2, 6, 56, 56) + 1000
+    torch.testing.assert_close(
+        SRMLayer(6).style(x)[:, :, 1].double(), x.double().std((2, 3)), rtol=1e-3, atol=0
+    )
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_mixed_precision_keeps_the_type_of_the_map(dtype: torch.dtype) -> None:
     layer, (x,) = example()

@@ -116,6 +116,16 @@ def test_equals_pytorchcv(measured: Measured, training: bool) -> None:
     measured.gradients(y, expected, of=(x, *block.parameters()))
 
 
+def test_of_equal_maxima_one_gets_the_gradient(measured: Measured) -> None:
+    block, x = small(size=(2, 32, 14, 10), reduction=2)
+    tied = x.detach().round().requires_grad_()
+    assert (tied == tied.amax((2, 3), keepdim=True)).sum() > 2 * 32  # more peaks than channels
+    public = CbamBlock(32, reduction_ratio=2).eval()
+    tensors = dict(zip(public.state_dict(), block.state_dict(keep_vars=True).values(), strict=True))
+    expected = torch.func.functional_call(public, {key: t.clone() for key, t in tensors.items()}, (tied,))
+    measured.gradients(block(tied), expected, of=(tied, *block.parameters()))
+
+
 def test_forward_equals_the_product_of_both_gates(measured: Measured) -> None:
     block, x = small(size=(2, 32, 14, 10), reduction=16)
     measured.close(block(x), block.attention(x) * x)
