@@ -16,11 +16,6 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
         "transformer:pre_norm": "positions start on the default device; the input's may lack float64",
         "transformer:source_mask": "positions start on the default device; the input's may lack float64",
     },
-    "test_errors_about_one_rule_are_worded_alike": {
-        "srm": "puts the number of channels into the shape: worded like the others with its next change",
-        "cbam": "says what is not the case: worded like the others with its next change",
-        "bam": "says what is not the case: worded like the others with its next change",
-    },
     "test_a_choice_is_called_mode": {
         "attention_factors": "`factors` is the paper's code of four digits, no choice from a list",
     },

@@ -61,7 +61,7 @@ class SRMLayer(nn.Module):
     def style(self, x: Tensor) -> Tensor:
         """Return mean and standard deviation of each channel, float32 at least: (B, C, H, W) -> (B, C, 2)."""
         if x.dim() != 4 or x.shape[1] != self.cfc.shape[0]:
-            raise ValueError(f"x {tuple(x.shape)} must be (B, {self.cfc.shape[0]}, H, W)")
+            raise ValueError(f"x {tuple(x.shape)} must be (B, C, H, W) with C = {self.cfc.shape[0]}")
         x = x.to(torch.promote_types(x.dtype, torch.float32))  # squares of float16 overflow above 255
         positions = x.shape[2] * x.shape[3]
         mean = x.sum(dim=(2, 3), keepdim=True) / positions  # (B, C, 1, 1)

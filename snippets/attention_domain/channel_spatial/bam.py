@@ -70,7 +70,7 @@ class BAM(nn.Module):
                 f"channels {channels}, reduction {reduction} and dilation {dilation} must be at least 1"
             )
         if channels % reduction:
-            raise ValueError(f"channels {channels} is not divisible by reduction {reduction}")
+            raise ValueError(f"channels {channels} must be divisible by reduction {reduction}")
         hidden, dilation = channels // reduction, operator.index(dilation)
         self.multiply = multiply
         self.channel_branch = nn.Sequential(
@@ -94,7 +94,7 @@ class BAM(nn.Module):
         mean = (total / (x.shape[2] * x.shape[3])).to(x.dtype)  # divided here, its gradient is no map
         channel = self.channel_branch(mean)[:, :, None, None]  # (B, C, 1, 1)
         spatial = self.spatial_branch(x)  # (B, 1, H, W)
-        scores = channel * spatial if self.multiply else channel + spatial  # (B, C, H, W)
+        scores: Tensor = channel * spatial if self.multiply else channel + spatial  # (B, C, H, W)
         return scores.sigmoid_()
 
     def forward(self, x: Tensor) -> Tensor:

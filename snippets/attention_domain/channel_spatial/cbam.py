@@ -109,7 +109,7 @@ class CBAM(nn.Module):
         if channels < 1 or reduction < 1:
             raise ValueError(f"channels {channels} and reduction {reduction} must be at least 1")
         if channels % reduction:
-            raise ValueError(f"channels {channels} is not divisible by reduction {reduction}")
+            raise ValueError(f"channels {channels} must be divisible by reduction {reduction}")
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size {kernel_size} must be odd and at least 1")
         self.channel_gate = ChannelGate(channels, reduction)

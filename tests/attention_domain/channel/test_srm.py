@@ -206,7 +206,7 @@ def test_normalisation_kept_in_float32_tells_near_scores_apart() -> None:
 @pytest.mark.parametrize("shape", [(2, 1, 5, 4), (2, 5, 4, 6), (2, 12, 5, 4), (6, 5, 4)], ids=str)
 def test_refuses_maps_of_another_shape(shape: tuple[int, ...]) -> None:
     """The weights of all channels would spread over a single one."""
-    message = re.escape(f"x {shape} must be (B, 6, H, W)")
+    message = re.escape(f"x {shape} must be (B, C, H, W) with C = 6")
     with pytest.raises(ValueError, match=message):
         SRMLayer(6)(torch.randn(shape))
 

@@ -188,7 +188,7 @@ def test_training_needs_two_samples() -> None:
         ((0,), "channels 0"),
         ((64, 0), "reduction 0"),
         ((64, 16, 0), "dilation 0 must be at least 1"),
-        ((65, 16), "channels 65 is not divisible by reduction 16"),
+        ((65, 16), "channels 65 must be divisible by reduction 16"),
     ],
 )
 def test_refuses_impossible_arguments(arguments: tuple[int, ...], message: str) -> None:

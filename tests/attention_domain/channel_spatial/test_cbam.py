@@ -190,7 +190,7 @@ def test_resnet50_multiply_adds(measured: Measured) -> None:
     [
         ((0,), "channels 0"),
         ((64, 0), "reduction 0"),
-        ((65, 16), "channels 65 is not divisible by reduction 16"),
+        ((65, 16), "channels 65 must be divisible by reduction 16"),
         ((64, 16, 6), "kernel_size 6 must be odd"),
         ((64, 16, -1), "kernel_size -1 must be odd and at least 1"),
     ],
