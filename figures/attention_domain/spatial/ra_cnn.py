@@ -37,7 +37,7 @@ SIGNALS: dict[str, Loss | None] = {
 def names(say: Say) -> dict[str, str]:
     """What each signal is called in the figure."""
     called = (
-        say("square fixed", "方框固定"),
+        say("square fixed", "正方形固定"),
         say("ranking", "排序损失"),
         say("cross-entropy", "交叉熵"),
         say("both", "两者"),
