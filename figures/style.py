@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.gridspec import SubplotSpec
 from torch import Tensor
 
 Say = Callable[[str, str], str]
@@ -80,6 +81,15 @@ def new_figure(
     matplotlib.rcParams.update(STYLE)
     figure = Figure(figsize=(FIGURE_WIDTH, height), layout="constrained")
     return figure, list(figure.subplots(rows, columns, squeeze=False, **options).flat)
+
+
+def clear_row(panels: Sequence[Axes]) -> SubplotSpec:
+    """Remove the panels of a row; return their place, for `add_subplot` or `subgridspec`."""
+    place = panels[0].get_subplotspec()
+    assert place is not None
+    for panel in panels:
+        panel.remove()
+    return place.get_gridspec()[place.rowspan.start, :]
 
 
 def show_image(axes: Axes, image: Tensor | np.ndarray, title: str = "", **options: Any) -> None:

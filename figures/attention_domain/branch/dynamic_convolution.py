@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from skimage import data
 from torch import Tensor, nn
 
-from figures.style import COLORS, Say, english, new_figure
+from figures.style import COLORS, Say, clear_row, english, new_figure
 from snippets.attention_domain.branch.dynamic_convolution import DynamicConv2d
 
 TEXTURES = ("brick", "grass", "gravel")
@@ -60,9 +60,7 @@ def figure(say: Say = english) -> Figure:
         conv.anneal(epoch)
         triangle(panel, conv.attention(x))
         panel.set_title(f"τ = {conv.temperature:.3g}")
-    for below in axes[3:]:
-        below.remove()
-    curves = drawn.add_subplot(axes[3].get_gridspec()[1, :])
+    curves = drawn.add_subplot(clear_row(axes[3:]))
     by_epoch = []
     for epoch in range(13):
         conv.anneal(epoch)

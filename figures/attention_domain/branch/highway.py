@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from figures.style import COLORS, Say, english, new_figure, show_image
+from figures.style import COLORS, Say, clear_row, english, new_figure, show_image
 from snippets.attention_domain.branch.highway import HighwayLayer
 
 LAYERS, DIGITS = 50, 100
@@ -46,9 +46,7 @@ def name(gate_bias: float, say: Say) -> str:
 def figure(say: Say = english) -> Figure:
     """Above: norm of the gradient by depth. Below: one digit by depth, with bias −3 and without a gate."""
     drawn, axes = new_figure(3, len(SHOWN), height=5.4, height_ratios=(2.6, 1, 1))
-    for upper in axes[: len(SHOWN)]:
-        upper.remove()
-    curves = drawn.add_subplot(axes[0].get_gridspec()[0, :])
+    curves = drawn.add_subplot(clear_row(axes[: len(SHOWN)]))
     way: dict[float, list[Tensor]] = {}
     for gate_bias, color in zip(BIASES, (COLORS[5], *COLORS[1:5]), strict=True):
         passed, norms = pass_through(gate_bias)

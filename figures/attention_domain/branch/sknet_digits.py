@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 from torch import Generator, Tensor, nn
 
-from figures.style import Say, english, new_figure, show_image
+from figures.style import Say, clear_row, english, new_figure, show_image
 from snippets.attention_domain.branch.sknet import SelectiveKernel
 
 CANVAS = 24
@@ -73,9 +73,7 @@ def run(seed: int) -> tuple[list[float], list[float], list[Tensor]]:
 def figure(say: Say = english) -> Figure:
     """Above: one digit in all sizes. Below: weight of the 5 x 5 branch, a line per seed."""
     drawn, axes = new_figure(2, len(SIDES), height=4.6, height_ratios=(1, 2.4))
-    for lower in axes[len(SIDES) :]:
-        lower.remove()
-    curves = drawn.add_subplot(axes[0].get_gridspec()[1, :])
+    curves = drawn.add_subplot(clear_row(axes[len(SIDES) :]))
     for seed in range(SEEDS):
         right, weights, pictures = run(seed)
         low, high = f"{min(right):.0%}", f"{max(right):.0%}"

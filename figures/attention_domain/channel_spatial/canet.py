@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from skimage.filters import gaussian
 from torch import Tensor
 
-from figures.style import COLORS, WEIGHT_MAP, Say, english, new_figure, picture, show_image
+from figures.style import COLORS, WEIGHT_MAP, Say, clear_row, english, new_figure, picture, show_image
 from snippets.attention_domain.channel_spatial.canet import CANet
 
 SEEDS = (0, 1, 2)
@@ -80,9 +80,7 @@ def figure(say: Say = english) -> Figure:
     axes[1].set_xlabel(f"{reached[True][0]:.2f} dB")
     show_image(axes[3], weights, say("weights", "权重"), cmap=WEIGHT_MAP)
     axes[3].set_xlabel(f"{weights.min():.2f} {say('to', '到')} {weights.max():.2f}")
-    for panel in axes[4:]:
-        panel.remove()
-    below = drawn.add_subplot(axes[0].get_gridspec()[1, :])
+    below = drawn.add_subplot(clear_row(axes[4:]))
     for row, values in enumerate(reached.values()):
         below.plot(values, [row] * len(values), "o", color=COLORS[row], markersize=8, clip_on=False)
         mean = sum(values) / len(values)

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from figures.style import COLORS, Say, english, new_figure, picture, show_image, show_weights
+from figures.style import COLORS, Say, clear_row, english, new_figure, picture, show_image, show_weights
 from snippets.attention_domain.spatial.augmented_convolution import AugmentedConv2d, absolute_from_relative
 
 LENGTH = 4
@@ -79,9 +79,7 @@ def figure(say: Say = english) -> Figure:
     """Above: pad, reshape, slice. Below: the picture with a query, and its weights."""
     image = picture("astronaut", SIZE)
     drawn, axes = new_figure(2, 4, height=3.9, height_ratios=(1, 1.1))
-    above = axes[0].get_gridspec()[0, :].subgridspec(1, 3, width_ratios=(8, 7, 5))
-    for panel in axes[:4]:
-        panel.remove()
+    above = clear_row(axes[:4]).subgridspec(1, 3, width_ratios=(8, 7, 5))
     trick([drawn.add_subplot(above[i]) for i in range(3)], say)
     show_image(axes[4], image, say("query", "查询"))
     axes[4].plot(QUERY[1], QUERY[0], "o", ms=10, mfc="none", mec="white", mew=2.5)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from figures.style import COLORS, Say, english, new_figure, picture, show_image, show_weights
+from figures.style import COLORS, Say, clear_row, english, new_figure, picture, show_image, show_weights
 from snippets.attention_domain.spatial.hamburger import NMF
 
 SIZE = (80, 72)
@@ -70,9 +70,7 @@ def figure(say: Say = english) -> Figure:
         for r, panel in enumerate(panels[1:]):
             title = f"{say('pattern', '模式')} {r + 1}" if seed == 0 else ""
             show_weights(panel, amounts[0, :, r].view(SIZE), title)
-    for panel in axes[10:]:
-        panel.remove()
-    below = axes[0].get_gridspec()[2, :].subgridspec(1, 2)
+    below = clear_row(axes[10:]).subgridspec(1, 2)
     for cell, measure, label in (
         (below[0], error, say("error", "误差")),
         (below[1], agreement, say("cosine", "余弦")),
