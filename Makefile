@@ -1,12 +1,14 @@
 PYTHON ?= python3
 PORT ?= 8000
+TORCH ?= $(if $(filter Linux,$(shell uname)),cpu,default)
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.txt
 
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help site build test lint proofs onnx live benchmarks clean
+.PHONY: help site build test lint proofs onnx live benchmarks clean packages
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -54,9 +56,21 @@ clean: ## Remove the site and all caches, keep .venv
 	@$(PYTHON) -m venv .venv
 	@touch $@
 
+# Each stamp holds what was installed for it: files that are newer but the same ask nothing of the network
 .venv/.%: .venv/.python pyproject.toml constraints.txt
-	@echo "Installing the packages ($*) into .venv, about a minute the first time ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$(if $(filter test,$*),site$(comma)test,$*)]"
-	@touch $@
+	@$(WANTED) | cmp -s - $@ || $(MAKE) --no-print-directory packages EXTRAS=$(if $(filter test,$*),site$(comma)test,$*)
+	@$(WANTED) > $@
 
+WANTED := { sed '/^\[tool/,$$d' pyproject.toml; cat constraints.txt; }
 comma := ,
+
+packages:
+ifeq ($(TORCH),cpu)
+	@echo "torch: the CPU build, 0.2 GB to fetch; TORCH=default takes the package index's own, 2.7 GB with GPU packages."
+	@$(PIP) --no-deps --index-url https://download.pytorch.org/whl/cpu --timeout 15 --retries 1 torch || \
+		echo "The CPU build is out of reach, so the package index's own follows."
+else ifneq ($(TORCH),default)
+	$(error TORCH=$(TORCH) is unknown: cpu, or default for the package index's own build)
+endif
+	@echo "The packages for $(EXTRAS):"
+	@$(PIP) -e ".[$(EXTRAS)]" || { echo "The packages are not complete: is there a network? The same command goes on."; exit 1; }

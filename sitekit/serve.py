@@ -4,7 +4,7 @@ With `--check` it only says whether the port is free, so that nobody waits for a
 """
 
 import argparse
-import socket
+import os
 import sys
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -21,31 +21,28 @@ class Handler(SimpleHTTPRequestHandler):
         """Say nothing."""
 
 
-def taken(port: int) -> bool:
-    """Whether something listens on the port already."""
-    with socket.socket() as probe:
-        return probe.connect_ex((HOST, port)) == 0
+class Server(ThreadingHTTPServer):
+    """Has its port alone: Windows would let two programs share one."""
+
+    allow_reuse_address = os.name != "nt"
 
 
 def main() -> int:
-    """Serve until interrupted; return 1 in one line when the port is in use."""
+    """Serve until interrupted; return 1 in one line when the port cannot be used."""
     parser = argparse.ArgumentParser(prog="python -m sitekit.serve")
     parser.add_argument("port", type=int)
     parser.add_argument("--check", action="store_true", help="only say whether the port is free")
     options = parser.parse_args()
-    if not 0 < options.port < 65536:
-        print(f"PORT={options.port} is not a port: choose 1 to 65535.", file=sys.stderr)
+    try:
+        server = Server((HOST, options.port), partial(Handler, directory=ROOT / "site"))
+    except (OSError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "ports go from 1 to 65535"
+        print(f"Port {options.port}: {reason}. Choose another, e.g. PORT=8001.", file=sys.stderr)
         return 1
-    if taken(options.port):
-        print(
-            f"Port {options.port} is in use: choose another, e.g. make site PORT={options.port + 1}",
-            file=sys.stderr,
-        )
-        return 1
-    if options.check:
-        return 0
-    with ThreadingHTTPServer((HOST, options.port), partial(Handler, directory=ROOT / "site")) as server:
-        print(f"Attention Atlas: http://{HOST}:{options.port}/  (stop with Ctrl+C)", flush=True)
+    with server:
+        if options.check:
+            return 0
+        print(f"Attention Atlas: http://{HOST}:{server.server_port}/  (stop with Ctrl+C)", flush=True)
         try:
             server.serve_forever()
         except KeyboardInterrupt:

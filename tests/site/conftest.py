@@ -43,7 +43,7 @@ def site() -> Path:
 
 def youngest_source() -> float:
     """Time of the last change of anything the site is made from."""
-    files = [*ROOT.glob("mkdocs*.yml")]
+    files = [ROOT / "CITATION.cff", *ROOT.glob("mkdocs*.yml")]
     for folder in SOURCES:
         files += [file for file in (ROOT / folder).rglob("*.*") if file.suffix != ".pyc"]
     return max(file.stat().st_mtime for file in files)

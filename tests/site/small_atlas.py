@@ -356,7 +356,8 @@ def create(root: Path) -> SmallAtlas:
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "sitekit", root / "sitekit", ignore=ignored)
     shutil.copytree(ROOT / "styles", root / "styles")
-    shutil.copy(ROOT / "mkdocs.base.yml", root)
+    for file in ("mkdocs.base.yml", "CITATION.cff"):
+        shutil.copy(ROOT / file, root)
     real = (ROOT / CATALOGUE).read_text(encoding="utf-8")
     files = {
         CATALOGUE: real[: real.index("CATALOGUE = _by_slug(")] + ROWS,

@@ -8,7 +8,9 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from fontTools.ttLib import TTFont
+from mkdocs.utils.yaml import yaml_load
 
+from tests.conftest import ROOT
 from tests.site.built_page import Page, read
 
 FIRST_CHINESE = 0x3000
@@ -131,6 +133,14 @@ def test_titles_and_descriptions_tell_pages_apart(articles: dict[Path, Page]) ->
     for kind in ("title", "description"):
         values = Counter(getattr(page, kind) for page in articles.values())
         assert not [value for value, count in values.items() if count > 1], kind
+
+
+def test_foot_names_release_and_licence(site: Path, pages: dict[Path, Page]) -> None:
+    release = yaml_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    for file, page in pages.items():
+        licence = "MIT 许可证" if file.is_relative_to(site / "zh") else "MIT licence"
+        foot = f" {release['version']} · {release['date-released']} · {licence} · "
+        assert foot in " ".join(page.text.split()), file
 
 
 def test_social_description(site: Path, articles: dict[Path, Page]) -> None:
