@@ -77,7 +77,8 @@ def _fence(fence: re.Match[str], body: list[str], name: str, language: Language)
         info = re.sub(r"\{ *\.(\w+).*\}", r"\1", fence["info"])
         yield from [fence["mark"] + info, *_included(body), fence["mark"]]
     else:
-        yield to_markdown(part("\n".join(body), language), lambda target: _from_page(target, name))
+        html = part("\n".join(body), language)
+        yield joined(to_markdown(html, lambda target: _from_page(target, name), language))
 
 
 def _included(body: list[str]) -> Iterator[str]:

@@ -291,6 +291,9 @@ def test_plain_copies_name_the_evidence(site: SmallAtlas) -> None:
     assert "- **Evidence:** [paper, released code](../how-it-is-proved.md)\n" in text
     assert "| [SENet](../attention-domain/channel/senet.md) (paper, released code) | soft |" in text
     assert "Filter by name" not in text
+    zh = (site.root / "site/zh/deep/all.md").read_text(encoding="utf-8")
+    assert "- **依据：** [论文、发布的代码](../how-it-is-proved.md)\n" in zh
+    assert "| [SENet](../attention-domain/channel/senet.md)（论文、发布的代码） | 软注意力 |" in zh
     home = (site.root / "site/index.md").read_text(encoding="utf-8")
     assert "[Toy](weight-assignment/hard/toy.md) (secondary accounts, reconstruction) |" in home
 
