@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.t
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help site build test lint proofs onnx live benchmarks clean packages
+.PHONY: help site build test check lint proofs onnx live benchmarks clean packages
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -29,6 +29,10 @@ live: .venv/.site ## Serve the site while you write, rebuilt at each change
 test: export OMP_NUM_THREADS := 1
 test: lint ## Run everything that CI runs
 	@$(PYTEST) -n 2 --dist worksteal
+
+check: .venv/.test ## Check one mechanism in seconds: make check NAME=senet, or any other name it has
+	@$(if $(NAME),,echo "Which one? make check NAME=senet"; exit 2)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m sitekit.check "$(NAME)"
 
 lint: .venv/.test ## Check style and types
 	@$(BIN)/ruff check .

@@ -14,6 +14,11 @@ from sitekit.errors import BuildError, fail
 from sitekit.language import ENGLISH, Language
 
 
+def known(key: str) -> bool:
+    """Whether docs/references.bib has this key."""
+    return key in _database()
+
+
 def short(key: str, language: Language, source: str = "") -> str:
     """Return the citation as it stands in the text: "Hu et al., 2018".
 

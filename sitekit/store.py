@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from sitekit import entries, paths
@@ -62,14 +63,17 @@ def ask(kind: str, name: str) -> Any:
     return outcome
 
 
-def refresh() -> None:
+def refresh(wanted: Iterable[tuple[str, str]] | None = None) -> None:
     """Make all that is stale; to be called again before a build in the same process, as sources may change.
+
+    Args:
+        wanted: kinds and names to look at; all there are by default.
 
     Raises:
         BuildError: results cannot be kept; all processes have ended.
     """
     stale = {}
-    for kind, name in current():
+    for kind, name in current() if wanted is None else wanted:
         key = KINDS[kind].key(name)
         if _known.get((kind, name), ("",))[0] != key:
             _known[kind, name] = key, entries.read(kind, name, key)

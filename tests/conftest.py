@@ -29,6 +29,7 @@ def proof_source(path: str) -> str:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--record", action="store_true", help="write docs/proofs.json")
+    parser.addoption("--mechanism", choices=CATALOGUE, metavar="SLUG", help="of the contract, this one alone")
     parser.addoption("--all-settings", action="store_true", help="half precision in all settings")
 
 

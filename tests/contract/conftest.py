@@ -1,7 +1,12 @@
 """Runs every test that asks for `name` once for each mechanism, for `case` also for each of its variants."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 
+from snippets.catalogue import CATALOGUE
+from tests.conftest import ROOT
 from tests.contract.exceptions import EXCEPTIONS
 from tests.contract.walker import CASES, MODULES, slug
 
@@ -17,3 +22,25 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             marks = [pytest.mark.xfail(reason=reason, strict=True)] if reason else []
             cases.append(pytest.param(value, id=slug(value), marks=marks))
         metafunc.parametrize(fixture, cases)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With `--mechanism`, leave out of the contract what is not about it; other tests stay."""
+    wanted = config.getoption("--mechanism")
+    if not wanted:
+        return
+    contract = ROOT / "tests" / "contract"
+    left_out = [item for item in items if item.path.is_relative_to(contract) and wanted not in _about(item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+def _about(item: pytest.Item) -> Iterator[str]:
+    """Yield the slugs of the mechanisms that a test of the contract is about."""
+    parameters: dict[str, Any] = item.callspec.params if hasattr(item, "callspec") else {}
+    for key in ("name", "case"):
+        if key in parameters:
+            yield slug(parameters[key]).partition(":")[0]
+    if "page" in parameters:
+        pages = {row.path.replace("_", "-") + ".md": row.slug for row in CATALOGUE.values()}
+        yield pages.get(str(parameters["page"]), "")

@@ -5,16 +5,16 @@ import re
 from typing import Any
 
 import pytest
-from pybtex.database import parse_file
 
+from sitekit import steps
 from snippets.catalogue import CATALOGUE, Chapter, Domain
 from tests.conftest import ROOT
 from tests.contract.exceptions import EXCEPTIONS
-from tests.contract.walker import CASES, MODULES, sizes, slug, source
+from tests.contract.walker import CASES, sizes, slug
 
 
-def test_every_module_is_in_the_catalogue_and_back() -> None:
-    assert {row.module for row in CATALOGUE.values()} == set(MODULES)
+def test_nothing_of_any_mechanism_is_missing() -> None:
+    steps.check(CATALOGUE.values())
 
 
 def test_rows_stand_in_reading_order() -> None:
@@ -29,18 +29,6 @@ def test_a_row_with_an_unknown_value_is_refused_in_words(field: str) -> None:
     wrong: dict[str, Any] = {field: ("papper",) if field == "evidence" else "papper"}
     with pytest.raises(ValueError, match=f"^senet: unknown {field} 'papper'; (did you mean|known:)"):
         dataclasses.replace(CATALOGUE["senet"], **wrong)
-
-
-def test_a_mechanism_has_all_its_files(name: str) -> None:
-    path = source(name).relative_to(ROOT / "snippets").with_suffix("")
-    page = path.as_posix().replace("_", "-") + ".md"
-    files = [
-        f"tests/{path.parent}/test_{path.name}.py",
-        f"figures/{path}.py",
-        f"docs/en/{page}",
-        f"docs/zh/{page}",
-    ]
-    assert [file for file in files if not (ROOT / file).is_file()] == []
 
 
 def test_example_has_distinct_sizes(name: str) -> None:
@@ -61,12 +49,6 @@ def test_names_lead_to_one_mechanism() -> None:
         for name in {alias.casefold() for alias in (row.slug, row.title, *row.aliases)}
     ]
     assert len(names) == len(dict(names))
-
-
-def test_citations_exist() -> None:
-    entries = parse_file(ROOT / "docs" / "references.bib").entries
-    missing = {row.citation for row in CATALOGUE.values()} - set(entries)
-    assert not missing
 
 
 def test_exceptions_name_real_tests_and_slugs() -> None:

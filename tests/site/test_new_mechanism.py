@@ -1,20 +1,32 @@
 """A mechanism is added in five steps: module, proof, figure, two pages and a row, with a citation."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 from bs4 import BeautifulSoup, Tag
 
 from tests.site import small_atlas
-from tests.site.small_atlas import SmallAtlas
+from tests.site.small_atlas import CATALOGUE, RECALL_FILES, SmallAtlas
 
+OTHERS = (
+    "tests/attention_domain/channel/test_senet.py",
+    "tests/weight_assignment/hard/test_toy.py",
+    "tests/foundations/test_plain.py",
+    "figures/weight_assignment/hard/toy.py",
+    "figures/foundations/plain.py",
+)
 FENCES = {"card": "recall", "comparison": "", "matrix": "", "members": "set"}
 
 
 @pytest.fixture(scope="module")
 def atlas(tmp_path_factory: pytest.TempPathFactory) -> SmallAtlas:
-    """A small atlas with one more mechanism, built in both languages."""
+    """A small atlas, complete, with one more mechanism, built in both languages."""
     atlas = small_atlas.create(tmp_path_factory.mktemp("atlas"))
+    for path in OTHERS:
+        atlas.write(path, "")
+    for language in ("en", "zh"):
+        atlas.replace(f"mkdocs.{language}.yml", "hooks: [", "hooks: [sitekit/hooks/complete.py, ")
     atlas.add_recall()
     page = "".join(f"```{name}\n{body}\n```\n\n" for name, body in FENCES.items())
     for language in ("en", "zh"):
@@ -48,3 +60,60 @@ def test_what_a_decoder_keeps_stands_in_card_and_comparison(atlas: SmallAtlas) -
     assert [cell["data-sort"] for cell in kept] == ["", "", "", "grows"]
     choices = comparison.select("select[name=state] option")
     assert [choice.get_text() for choice in choices] == ["all", "grows with each token", "of fixed size"]
+
+
+@pytest.fixture
+def copy(atlas: SmallAtlas, tmp_path: Path) -> SmallAtlas:
+    """A copy, to take something from."""
+    shutil.copytree(atlas.root, tmp_path / "atlas")
+    return SmallAtlas(tmp_path / "atlas")
+
+
+@pytest.mark.parametrize("command", ["build", "check"])
+def test_all_that_is_missing_is_said_at_once_and_first(copy: SmallAtlas, command: str) -> None:
+    for path in RECALL_FILES:
+        (copy.root / path).unlink()
+    copy.replace(CATALOGUE, 'citation="c2021"', 'citation="c2022"')
+    done = copy.build() if command == "build" else copy.python("-m", "sitekit.check", "Recall")
+    assert done.returncode == 1
+    lacking = f"recall lacks {', '.join(RECALL_FILES)}, c2022 in docs/references.bib"
+    assert done.stderr.removeprefix("Error: ").strip() == lacking
+
+
+@pytest.mark.parametrize("path", RECALL_FILES)
+def test_one_missing_file_is_named(copy: SmallAtlas, path: str) -> None:
+    (copy.root / path).unlink()
+    done = copy.python("-m", "sitekit.check", "recall")
+    assert (done.returncode, done.stderr) == (1, f"recall lacks {path}\n")
+
+
+def test_a_module_without_a_row_is_named(copy: SmallAtlas) -> None:
+    module = next(iter(RECALL_FILES))
+    copy.write(module.replace("recall", "other"), RECALL_FILES[module])
+    done = copy.build()
+    lacking = "Error: snippets/catalogue.py lacks a row for snippets/attention_domain/set/other.py\n"
+    assert (done.returncode, done.stderr) == (1, lacking)
+
+
+def test_an_unknown_name_is_one_sentence(copy: SmallAtlas) -> None:
+    done = copy.python("-m", "sitekit.check", "recal")
+    assert (done.returncode, done.stderr) == (2, "unknown mechanism 'recal'; did you mean 'recall'?\n")
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("chapter=Chapter.GATS", "unknown: chapter=Chapter.GATS,"),
+        ("chapter='gats'", "senet: unknown chapter 'gats'; did you mean 'gates'?"),
+        ("chapter=", "invalid syntax"),
+    ],
+)
+def test_a_catalogue_that_cannot_be_read_is_one_sentence(
+    copy: SmallAtlas, written: str, message: str
+) -> None:
+    copy.replace(CATALOGUE, "chapter=Chapter.GATES", written)
+    done = copy.build()
+    assert done.returncode == 1
+    place, text = done.stderr.strip().split(": ", 1)
+    assert place.startswith("snippets/catalogue.py:")
+    assert text == message
