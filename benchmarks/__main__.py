@@ -6,58 +6,57 @@ import warnings
 import torch
 from tqdm import tqdm
 
+from benchmarks.compare import Cost, compare
+from benchmarks.memory import keep_freed_memory
 from benchmarks.pair import Pair
-from benchmarks.pairs import ABOVE_ONE, PAIRS, WITHOUT_TWIN
-from benchmarks.turns import Cost, Row, compare
+from benchmarks.pairs import ALONE, PAIRS
 
-COLUMNS = ["snippet", "public twin", "input", "forward, ms", "ratio", "with backward, ms", "ratio"]
-COLUMNS += ["memory, MB", "ratio"]
+COLUMNS = ["snippet", "public twin", "input"]
+COLUMNS += [
+    f"{kind}{what}" for kind in ("forward", "with backward") for what in (", ms", " / twin", " / limit")
+]
+COLUMNS += ["memory, MB", "memory / twin"]
+EXPLAINED = """One thread, processor time, medians of {rounds} rounds in turns, torch {torch}.
+A ratio is the median of the ratios of all turns, with its quartiles; where these lie wide apart there is no
+verdict. The limit is two reads and one write of the largest input, measured in the same turns."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="name", help=f"all, or some of: {', '.join(PAIRS)}")
+    every = PAIRS | ALONE
+    parser.add_argument("names", nargs="*", metavar="name", help=f"all, or some of: {', '.join(every)}")
     parser.add_argument("--rounds", type=int, default=31, help="calls of each kind, in turns (default 31)")
     arguments = parser.parse_args()
-    unknown = [name for name in arguments.names if name not in PAIRS]
+    unknown = [name for name in arguments.names if name not in every]
     if unknown:
-        parser.error(f"no benchmark {unknown[0]!r}; there are {', '.join(PAIRS)}")
+        parser.error(f"no benchmark {unknown[0]!r}; there are {', '.join(every)}")
+    if arguments.rounds < 2:
+        parser.error("quartiles need 2 rounds at least")
     warnings.filterwarnings("ignore")  # of the public modules
-    names = arguments.names or list(PAIRS)
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    names = arguments.names or list(every)
     lines = []
-    with tqdm(total=len(names) * arguments.rounds, unit="round") as bar:
+    with tqdm(total=2 * len(names) * arguments.rounds, unit="round") as bar:
         for name in names:
             bar.set_description(name)
             torch.manual_seed(0)
-            pair = PAIRS[name]()
+            pair = every[name]()
             pair.check()
             lines.append(line(name, pair, compare(pair, arguments.rounds, bar.update)))
-    print(
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads, medians of {arguments.rounds} rounds"
-    )
-    print(f"| {' | '.join(COLUMNS)} |")
+    print(EXPLAINED.format(rounds=arguments.rounds, torch=torch.__version__))
+    print(f"\n| {' | '.join(COLUMNS)} |")
     print("|---" * len(COLUMNS) + "|")
     print("\n".join(lines))
-    above = {name: ABOVE_ONE[name] for name in names if name in ABOVE_ONE}
-    for title, reasons in (("Above 1.0 by design", above), ("Without a public twin", WITHOUT_TWIN)):
-        if reasons:
-            print(f"\n{title}:")
-            print("\n".join(f"- {name}: {reason}" for name, reason in reasons.items()))
 
 
-def line(name: str, pair: Pair, row: Row) -> str:
+def line(name: str, pair: Pair, costs: tuple[Cost, Cost]) -> str:
     cells = [name, pair.public, " ".join(str(tuple(x.shape)) for x in pair.inputs)]
-    for costs in (row.forward, row.training):
-        cells += [f"{costs[0].milliseconds:.2f} : {costs[1].milliseconds:.2f}", ratio(costs, "milliseconds")]
-    cells += [
-        f"{row.training[0].peak / 1e6:.1f} : {row.training[1].peak / 1e6:.1f}",
-        ratio(row.training, "peak"),
-    ]
+    for cost in costs:
+        cells += [f"{cost.milliseconds:.2f}", str(cost.twin or "–"), str(cost.limit)]
+    peak, twin = costs[1].peak, costs[1].twin_peak
+    cells += [f"{peak / 1e6:.1f}", f"{peak / twin:.2f}" if twin else "–"]
     return f"| {' | '.join(cells)} |"
-
-
-def ratio(costs: tuple[Cost, Cost], what: str) -> str:
-    return f"{getattr(costs[0], what) / getattr(costs[1], what):.2f}"
 
 
 if __name__ == "__main__":

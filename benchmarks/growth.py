@@ -4,7 +4,6 @@ Writes what it measured beside the figure that shows it.
 """
 
 import argparse
-import ctypes
 import datetime
 import json
 import os
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from benchmarks.memory import peak_bytes
+from benchmarks.memory import keep_freed_memory, peak_bytes
 from snippets.catalogue import CATALOGUE
 
 FILE = Path(__file__).parents[1] / "figures/attention_domain/spatial/growth.json"
@@ -47,19 +46,6 @@ LEFT_OUT = {
     "ra_cnn": "takes a picture and a vector, not a map of C channels",
 }
 LARGE = ("attention_factors", "psanet", "augmented_convolution")  # gigabytes, or minutes, beyond 64 x 64
-
-
-def keep_freed_memory() -> None:
-    """Use freed memory again, as the allocator of a GPU does; with glibc, elsewhere without effect.
-
-    Otherwise a tensor of more than 32 MB is new memory in each call, and clearing it takes longer than the
-    block: an exponent of 3 where 2 is true.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        trim_threshold, mmap_max = -1, -4  # the numbers of malloc.h
-        mallopt(trim_threshold, 2**31 - 1)
-        mallopt(mmap_max, 0)
 
 
 def sides(slug: str) -> list[int]:

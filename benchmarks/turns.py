@@ -1,70 +1,62 @@
-"""Time and memory of two computations, measured in turns."""
+"""Times of several computations, taken in turns, and what the ratios of the turns say."""
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
-from benchmarks.memory import peak_bytes
-from benchmarks.pair import Pair
+WIDE = 0.2  # of the median
 
 
 @dataclass(frozen=True)
-class Cost:
-    """Milliseconds of a call, and the bytes it holds at its peak."""
+class Ratio:
+    """Median of the ratios of all turns, and the quartiles around it.
 
-    milliseconds: float
-    peak: int
+    >>> str(Ratio.of([2, 2, 2, 2], [4, 4, 4, 4]))
+    '0.50 (0.50 to 0.50)'
+    >>> str(Ratio.of([1, 2, 3, 4], [4, 4, 4, 4]))
+    'no verdict (0.44 to 0.81)'
+    """
+
+    low: float
+    median: float
+    high: float
+
+    @classmethod
+    def of(cls, ours: Sequence[float], theirs: Sequence[float]) -> "Ratio":
+        """Compare each time with that of the same turn."""
+        ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+        return cls(*statistics.quantiles(ratios, n=4, method="inclusive"))
+
+    @property
+    def wide(self) -> bool:
+        """Whether the turns differ too much to say anything: the quartiles lie apart."""
+        return self.high - self.low > WIDE * self.median
+
+    def __str__(self) -> str:
+        verdict = "no verdict" if self.wide else f"{self.median:.2f}"
+        return f"{verdict} ({self.low:.2f} to {self.high:.2f})"
 
 
-@dataclass(frozen=True)
-class Row:
-    """Forward alone and forward with backward, of the snippet and of its twin."""
+def in_turns(
+    steps: Sequence[Callable[[], object]],
+    rounds: int,
+    clock: Callable[[], float] = time.process_time,
+    report: Callable[[], object] = lambda: None,
+) -> list[list[float]]:
+    """Return the seconds of each step in each round, after one call to warm up; `report` ends a round.
 
-    forward: tuple[Cost, Cost]
-    training: tuple[Cost, Cost]
-
-
-def compare(pair: Pair, rounds: int, report: Callable[[], object]) -> Row:
-    """Measure both sides of a pair in turns; `report` is called after each round."""
-    steps = [forward(pair, pair.ours), forward(pair, pair.theirs)]
-    steps += [training(pair, pair.ours), training(pair, pair.theirs)]
-    times: list[list[float]] = [[] for _ in steps]
+    Every second round runs backwards, so that no step always comes after the same one. The time is the
+    processor's: with one thread that is the time on a machine at rest.
+    """
     for step in steps:
         step()
+    times: list[list[float]] = [[] for _ in steps]
     for number in range(rounds):
-        order = range(len(steps)) if number % 2 else reversed(range(len(steps)))
-        for index in order:
-            times[index].append(milliseconds(steps[index]))
+        order = range(len(steps))
+        for index in order if number % 2 == 0 else reversed(order):
+            start = clock()
+            steps[index]()
+            times[index].append(clock() - start)
         report()
-    costs = [Cost(statistics.median(t), peak_bytes(step)) for t, step in zip(times, steps, strict=True)]
-    return Row((costs[0], costs[1]), (costs[2], costs[3]))
-
-
-def forward(pair: Pair, run: Callable[..., Tensor]) -> Callable[[], None]:
-    """A call without gradients."""
-
-    def step() -> None:
-        with torch.no_grad():
-            run(*pair.inputs)
-
-    return step
-
-
-def training(pair: Pair, run: Callable[..., Tensor]) -> Callable[[], None]:
-    """A call with gradients of the inputs and of all parameters."""
-    inputs = [x.detach().requires_grad_() if x.is_floating_point() else x for x in pair.inputs]
-
-    def step() -> None:
-        run(*inputs).square().mean().backward()
-
-    return step
-
-
-def milliseconds(step: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    step()
-    return (time.perf_counter() - start) * 1e3
+    return times

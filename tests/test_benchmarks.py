@@ -1,13 +1,17 @@
 """What the benchmarks compare computes the same; the times themselves are for those who run them."""
 
 import json
+from collections.abc import Callable
+from itertools import cycle
 from typing import Any
 
 import pytest
 
 from benchmarks import growth
+from benchmarks.compare import compare
 from benchmarks.pair import Pair
-from benchmarks.pairs import ABOVE_ONE, PAIRS, WITHOUT_TWIN
+from benchmarks.pairs import ALONE, PAIRS, mechanism
+from benchmarks.turns import Ratio, in_turns
 from snippets.catalogue import CATALOGUE
 
 MEASURED: dict[str, dict[str, Any]] = json.loads(growth.FILE.read_text())["blocks"]
@@ -24,11 +28,79 @@ def test_another_computation_is_refused() -> None:
         Pair(pair.public, pair.ours, lambda x: 2 * pair.ours(x), pair.inputs).check()
 
 
-def test_every_mechanism_has_a_twin_or_a_reason() -> None:
-    compared = {name.removesuffix("_encoder").removesuffix("_decoder") for name in PAIRS}
-    assert sorted([*compared, *WITHOUT_TWIN]) == sorted(CATALOGUE)
-    assert set(ABOVE_ONE) <= set(PAIRS)
-    assert all([*WITHOUT_TWIN.values(), *ABOVE_ONE.values()])
+class Clock:
+    """Stands still until a step takes its time."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def step(self, *seconds: float) -> Callable[[], None]:
+        """Return a step whose calls take these seconds, one after the other, again and again."""
+        durations = cycle(seconds)
+
+        def run() -> None:
+            self.now += next(durations)
+
+        return run
+
+
+def test_turns_keep_the_time_of_each_step_in_each_round() -> None:
+    clock = Clock()
+    steps = [clock.step(9, 1, 2, 3), clock.step(9, 4, 5, 6)]  # the first call of each warms up
+    assert in_turns(steps, 3, lambda: clock.now) == [[1, 2, 3], [4, 5, 6]]
+
+
+def test_every_second_round_runs_backwards() -> None:
+    order: list[str] = []
+    in_turns([lambda: order.append("a"), lambda: order.append("b")], 3, report=lambda: order.append("|"))
+    assert "".join(order) == "ab" + "ab|ba|ab|"
+
+
+def test_a_ratio_is_that_of_the_turns_not_of_the_medians() -> None:
+    """A machine that slows down from turn to turn slows both sides; only the pairs tell."""
+    clock = Clock()
+    slowing = [1, 1, 2, 4, 8, 16]
+    ours, theirs = in_turns(
+        [clock.step(*slowing), clock.step(*(2 * t for t in slowing))], 5, lambda: clock.now
+    )
+    ratio = Ratio.of(ours, theirs)
+    assert (ratio.low, ratio.median, ratio.high) == (0.5, 0.5, 0.5)
+    assert str(ratio) == "0.50 (0.50 to 0.50)"
+
+
+def test_one_disturbed_turn_changes_nothing() -> None:
+    ratio = Ratio.of([1, 1, 90, 1, 1], [2, 2, 2, 2, 2])
+    assert not ratio.wide
+    assert ratio.median == 0.5
+
+
+def test_wide_quartiles_give_no_verdict() -> None:
+    ratio = Ratio.of([0.7, 0.8, 1.0, 1.7, 2.7], [1, 1, 1, 1, 1])
+    assert ratio.wide
+    assert str(ratio) == "no verdict (0.80 to 1.70)"
+
+
+@pytest.mark.parametrize(("high", "wide"), [(1.09, False), (1.12, True)])
+def test_quartiles_are_wide_from_a_fifth_of_the_median_on(high: float, wide: bool) -> None:
+    assert Ratio(0.9, 1.0, high).wide is wide
+
+
+def test_each_mechanism_is_measured_with_its_twin_or_alone() -> None:
+    compared = {mechanism(name) for name in PAIRS}
+    assert compared <= set(CATALOGUE)
+    assert compared | set(ALONE) == set(CATALOGUE)
+    assert not compared & set(ALONE)
+
+
+@pytest.mark.parametrize("name", ["cbam", *ALONE])
+def test_a_benchmark_gives_times_and_memory(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.pair.SIDES", {})
+    pair = (PAIRS | ALONE)[name]()
+    for cost in compare(pair, 2, lambda: None):
+        assert cost.milliseconds > 0
+        assert cost.limit.low > 0
+        assert cost.peak > max(x.nbytes for x in pair.inputs) / 4
+        assert (cost.twin is None) == (cost.twin_peak is None) == (name in ALONE)
 
 
 def test_every_spatial_block_is_measured_or_left_out_with_a_reason() -> None:
