@@ -1,8 +1,11 @@
-"""Names of files: one name, one meaning."""
+"""Names of files: one name, one meaning, and what the texts name is there."""
 
+import re
 from collections import defaultdict
 from itertools import chain
 from pathlib import Path
+
+import pytest
 
 from tests.conftest import ROOT
 
@@ -17,6 +20,20 @@ SHARED = {
     "onnx.py": "one result: measured, shown as a part",
     "memory.py": "the proofs count memory as the benchmarks do",
 }
+
+
+TEXTS = ("README.md", "README.zh.md", "CONTRIBUTING.md", "ARCHITECTURE.md")
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_every_file_that_a_text_names_is_there(text: str) -> None:
+    known = [file.relative_to(ROOT).as_posix() for folder in FOLDERS for file in (ROOT / folder).rglob("*")]
+    named = re.findall(rf"`((?:(?:{'|'.join(FOLDERS)})/[\w./]*|\w+\.py))`", (ROOT / text).read_text("utf-8"))
+    assert [
+        name
+        for name in named
+        if not any(f"/{file}".endswith(f"/{name.rstrip('/')}") for file in [*FOLDERS, *known])
+    ] == []
 
 
 def test_no_two_files_of_one_name_mean_different_things() -> None:
