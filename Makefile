@@ -1,6 +1,7 @@
 PYTHON ?= python3
 PORT ?= 8000
 TORCH ?= $(if $(filter Linux,$(shell uname)),cpu,default)
+LANGUAGE := en
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.txt
@@ -21,9 +22,8 @@ site: .venv/.site ## Build the site and serve it on http://127.0.0.1:8000 (PORT=
 build: .venv/.site ## Build the site into site/
 	@$(BIN)/python -m mkdocs build --strict
 
-live: .venv/.site ## Serve the site while you write, rebuilt at each change
-	@$(BIN)/python -m sitekit.serve --check $(PORT)
-	@$(BIN)/python -m mkdocs serve --strict --dev-addr 127.0.0.1:$(PORT)
+live: .venv/.site ## Serve one language while you write, rebuilt at each change (LANGUAGE=zh for Chinese)
+	@$(BIN)/python -m sitekit.live $(LANGUAGE) $(PORT)
 
 # Two workers, two cores: threads of torch that wait for a core only burn it
 test: export OMP_NUM_THREADS := 1

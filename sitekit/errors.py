@@ -23,7 +23,7 @@ class BuildError(SuperFencesException, ClickException):  # type: ignore[misc]
 def explain(error: BaseException) -> str:
     """Return one line: file and line of the innermost frame that is ours, and what went wrong."""
     message = " ".join(str(error).split()) or "no message"
-    if isinstance(error, BuildError):
+    if isinstance(error, ClickException):
         return message
     if isinstance(error, SyntaxError) and error.filename:
         frames = [(error.filename, error.lineno)]

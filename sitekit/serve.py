@@ -6,6 +6,7 @@ With `--check` it only says whether the port is free, so that nobody waits for a
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
@@ -27,28 +28,30 @@ class Server(ThreadingHTTPServer):
     allow_reuse_address = os.name != "nt"
 
 
-def main() -> int:
-    """Serve until interrupted; return 1 in one line when the port cannot be used."""
+def server(port: int, handler: Callable[..., Handler]) -> Server:
+    """Return a server; end the program with status 1 in one line if the port cannot be used."""
+    try:
+        return Server((HOST, port), handler)
+    except (OSError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "ports go from 1 to 65535"
+        sys.exit(f"Port {port}: {reason}. Choose another, e.g. PORT=8001.")
+
+
+def main() -> None:
+    """Serve until interrupted."""
     parser = argparse.ArgumentParser(prog="python -m sitekit.serve")
     parser.add_argument("port", type=int)
     parser.add_argument("--check", action="store_true", help="only say whether the port is free")
     options = parser.parse_args()
-    try:
-        server = Server((HOST, options.port), partial(Handler, directory=ROOT / "site"))
-    except (OSError, OverflowError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "ports go from 1 to 65535"
-        print(f"Port {options.port}: {reason}. Choose another, e.g. PORT=8001.", file=sys.stderr)
-        return 1
-    with server:
+    with server(options.port, partial(Handler, directory=ROOT / "site")) as site:
         if options.check:
-            return 0
-        print(f"Attention Atlas: http://{HOST}:{server.server_port}/  (stop with Ctrl+C)", flush=True)
+            return
+        print(f"Attention Atlas: http://{HOST}:{site.server_port}/  (stop with Ctrl+C)", flush=True)
         try:
-            server.serve_forever()
+            site.serve_forever()
         except KeyboardInterrupt:
             print()
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

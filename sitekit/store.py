@@ -17,6 +17,9 @@ from sitekit.language import Language
 from sitekit.results import Results, from_json
 from snippets.catalogue import Mechanism
 
+asked: set[tuple[str, str]] = set()
+"""Kind and name of what was asked for: sitekit.builder puts a set of its own here for each page."""
+
 _known: dict[tuple[str, str], tuple[str, Any]] = {}  # by kind and name: key and outcome in this process
 
 
@@ -55,6 +58,7 @@ def ask(kind: str, name: str) -> Any:
     Raises:
         BuildError: the code is wrong; says file and line.
     """
+    asked.add((kind, name))
     if (kind, name) not in _known:
         refresh()
     _, outcome = _known[kind, name]
@@ -63,24 +67,28 @@ def ask(kind: str, name: str) -> Any:
     return outcome
 
 
-def refresh(wanted: Iterable[tuple[str, str]] | None = None) -> None:
+def refresh(wanted: Iterable[tuple[str, str]] | None = None) -> set[tuple[str, str]]:
     """Make all that is stale; to be called again before a build in the same process, as sources may change.
 
     Args:
         wanted: kinds and names to look at; all there are by default.
 
+    Returns kind and name of what has changed since the last time.
+
     Raises:
         BuildError: results cannot be kept; all processes have ended.
     """
-    stale = {}
+    stale, changed = {}, set()
     for kind, name in current() if wanted is None else wanted:
         key = KINDS[kind].key(name)
         if _known.get((kind, name), ("",))[0] != key:
+            changed.add((kind, name))
             _known[kind, name] = key, entries.read(kind, name, key)
         if _known[kind, name][1] is None:
             stale[kind, name] = key
     if stale:
         _make(stale)
+    return changed
 
 
 def current() -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ import importlib
 import json
 import os
 import sys
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -32,10 +33,13 @@ def main(wanted: list[tuple[str, str]]) -> None:
     for kind in {kind for kind, _ in wanted}:
         with contextlib.suppress(Exception):  # said once for each name
             importlib.import_module(KINDS[kind].maker)
+    _end_with(os.getppid())
     workers = min(len(wanted), os.cpu_count() or 1, MOST_PROCESSES)
     with (
         tqdm(total=len(wanted), disable=not sys.stderr.isatty()) as bar,
-        ProcessPoolExecutor(workers, mp_context=get_context(START)) as pool,
+        ProcessPoolExecutor(
+            workers, get_context(START), initializer=_end_with, initargs=(os.getpid(),)
+        ) as pool,
     ):
         futures = {pool.submit(answer, kind, name): (kind, name) for kind, name in wanted}
         for number, future in enumerate(as_completed(futures), 1):
@@ -61,6 +65,17 @@ def answer(kind: str, name: str) -> dict[str, Any]:
         except Exception as error:
             found = {"error": f"{kind} of {name}: {explain(error)}"}
     return {**found, "seconds": time.perf_counter() - start}
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent has ended: nobody would take what it makes."""
+
+    def follow() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -14,10 +14,14 @@ STYLE = "assets/stylesheets/atlas.css"
 STYLES = ["palette", "type", "frame", "parts", "diagram", "offscreen", "print"]  # one request
 
 
+def style_sheet() -> str:
+    """Return all style sheets as one."""
+    return "\n".join((ROOT / "styles" / f"{name}.css").read_text(encoding="utf-8") for name in STYLES)
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the style sheet, the font, and each snippet as `snippets/<path>.py`."""
-    style = "\n".join((ROOT / "styles" / f"{name}.css").read_text(encoding="utf-8") for name in STYLES)
-    files.append(File.generated(config, STYLE, content=style))
+    files.append(File.generated(config, STYLE, content=style_sheet()))
     files.append(File.generated(config, FONT, content=b64decode(ask("font", "math"))))
     for name in (f"snippets/{row.path}.py" for row in CATALOGUE.values()):
         if (ROOT / name).exists():  # the tests name a mechanism without its file

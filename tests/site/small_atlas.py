@@ -323,13 +323,16 @@ class SmallAtlas:
         for path, text in RECALL_FILES.items():
             self.write(path, text)
 
+    def environment(self) -> dict[str, str]:
+        """Return the variables with which Python runs in the atlas, away from the real one."""
+        environment = os.environ | {"PYTHONPATH": str(self.root), "OMP_NUM_THREADS": "1"}
+        return environment | {"NO_MKDOCS_2_WARNING": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+
     def python(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Run Python in the atlas, away from the real one."""
-        environment = os.environ | {"PYTHONPATH": str(self.root), "OMP_NUM_THREADS": "1"}
-        environment |= {"NO_MKDOCS_2_WARNING": "1", "PYTHONDONTWRITEBYTECODE": "1"}
         command = [sys.executable, *arguments]
         return subprocess.run(
-            command, cwd=self.root, env=environment, capture_output=True, text=True, timeout=300
+            command, cwd=self.root, env=self.environment(), capture_output=True, text=True, timeout=300
         )
 
     def results(self, *expressions: str) -> Answer:
