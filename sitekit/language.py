@@ -1,4 +1,4 @@
-"""The languages of the site. What differs between them is here and in sitekit.labels, and nowhere else."""
+"""The languages of the site: nothing else asks which one it is. Their words are in sitekit.labels."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ class Language:
 
     Attributes:
         code: name of its folder in docs/, also what HTML calls it.
-        column: where it stands among texts in all languages, English first.
+        column: where it stands among texts in both languages, English first.
         stop: end of a sentence.
         comma: between parts of a sentence.
         separator: between the items of a list.
@@ -32,9 +32,9 @@ class Language:
     joiner: str
     brackets: tuple[str, str]
 
-    def say(self, *texts: str) -> str:
+    def say(self, english: str, chinese: str) -> str:
         """Return that of the texts which is in this language: `say("weight", "权重")`."""
-        return texts[self.column]
+        return (english, chinese)[self.column]
 
     def word(self, key: str, **values: object) -> str:
         """Return a word or sentence of sitekit.labels, `values` filled in."""

@@ -13,7 +13,7 @@ from markdown import Extension, Markdown  # type: ignore[import-untyped]
 from sitekit.language import ENGLISH, LANGUAGES
 from sitekit.markdown.bodies import Bodies
 from sitekit.markdown.citations import Citations
-from sitekit.markdown.fences import SUPERFENCES
+from sitekit.markdown.fences import SUPERFENCES, Leftovers
 from sitekit.markdown.formulas import Formulas
 from sitekit.markdown.includes import Includes
 from sitekit.markdown.linebreaks import LineBreaks
@@ -41,6 +41,7 @@ class SiteExtension(Extension):  # type: ignore[misc]
         # The lines of the page
         md.preprocessors.register(Includes(md), "sitekit-includes", 33)  # before pymdownx.snippets (32)
         md.registerExtensions(["pymdownx.superfences"], SUPERFENCES)  # 25
+        md.preprocessors.register(Leftovers(md), "sitekit-leftovers", 24)
 
         # Its text; code and formulas (190) are set aside by then, links (160 to 170) not yet made
         md.inlinePatterns.register(Citations(md), "sitekit-citations", 175)

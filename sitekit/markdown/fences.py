@@ -8,12 +8,15 @@ from difflib import get_close_matches
 from typing import Any
 
 from markdown import Markdown  # type: ignore[import-untyped]
+from markdown.preprocessors import Preprocessor  # type: ignore[import-untyped]
 from pygments.lexers import find_lexer_class_by_name, get_all_lexers  # type: ignore[import-untyped]
 from pygments.util import ClassNotFound  # type: ignore[import-untyped]
 from pymdownx.superfences import highlight_validator  # type: ignore[import-untyped]
 
 from sitekit.errors import BuildError, fail
 from sitekit.parts import PARTS
+
+LEFT = re.compile(r"[> \t]*(`{3,}[^`]*|~{3,}[^~]*)")
 
 
 def _part(body: str, name: str, css_class: str, options: Any, md: Markdown, **extra: Any) -> str:
@@ -61,6 +64,16 @@ def _opening(name: str, md: Markdown) -> str:
     opening = re.compile(rf"(`{{3,}}|~{{3,}})[ \t]*(\{{[ \t]*)?\.?{re.escape(name)}(?![\w#.+-])")
     lines = (line.strip("> \t") for line in md.lines)
     return next((line for line in lines if opening.match(line)), name)
+
+
+class Leftovers(Preprocessor):  # type: ignore[misc]
+    """Stops the build at a fence that superfences has left as text."""
+
+    def run(self, lines: list[str]) -> list[str]:
+        for line in lines:
+            if LEFT.fullmatch(line):
+                fail(f"the fence '{line.strip()}' is not closed, or not understood", line.strip("> \t"))
+        return lines
 
 
 SUPERFENCES = {

@@ -360,6 +360,8 @@ def converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> str
             "unknown fence 'mermaid', neither a part nor a language; parts: bibliography, ",
         ),
         ("```cost senet\n```", 1, "the fence 'cost' takes no options"),
+        ("A cost\n\n```cost: senet\n```", 3, "the fence '```cost: senet' is not closed, or not understood"),
+        ("A cost\n\n- item\n\n    ```cost\n    senet\n", 5, "the fence '```cost' is not closed"),
     ],
 )
 def test_an_unknown_fence_is_refused_with_its_line(
