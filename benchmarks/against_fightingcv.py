@@ -45,8 +45,11 @@ def dynamic_convolution() -> Pair:
     ours = DynamicConv2d(CHANNELS, CHANNELS).eval()
     theirs = DynamicConv(CHANNELS, CHANNELS, kernel_size=3, stride=1, padding=1).eval()
     for layer in (0, 2):
-        nn.init.zeros_(ours.scores[layer].bias)
-    state = {f"attention.net.{layer}.weight": ours.scores[layer].weight[:, :, None, None] for layer in (0, 2)}
+        nn.init.zeros_(ours.scores.get_parameter(f"{layer}.bias"))
+    state = {
+        f"attention.net.{layer}.weight": ours.scores.get_parameter(f"{layer}.weight")[:, :, None, None]
+        for layer in (0, 2)
+    }
     theirs.load_state_dict(
         state | {"weight": ours.kernels.unflatten(1, ours.kernel_shape), "bias": ours.biases}
     )

@@ -35,7 +35,7 @@ def non_local() -> Pair:
 
 def global_context() -> Pair:
     ours = GlobalContext(CHANNELS, reduction=4).eval()
-    nn.init.normal_(ours.transform[-1].weight)
+    nn.init.normal_(ours.transform[-1].get_parameter("weight"))
     theirs = ContextBlock(CHANNELS, ratio=1 / 4).eval()
     state = theirs.state_dict()
     state["conv_mask.weight"] = ours.score.weight
@@ -84,8 +84,8 @@ def attention_factors() -> Pair:
     }
     theirs = renamed(ours, theirs, names)
     with torch.no_grad():
-        for layer in (theirs.appr_geom_fc_x, theirs.appr_geom_fc_y):
-            layer.weight[:, : CHANNELS // 4] *= -1
+        for axis in "xy":
+            theirs.get_parameter(f"appr_geom_fc_{axis}.weight")[:, : CHANNELS // 4] *= -1
     return Pair("mmcv.cnn.GeneralizedAttention", ours, theirs, (feature_map(24),))
 
 

@@ -82,8 +82,8 @@ def stacked(ours: nn.Module) -> dict[str, Tensor]:
     return {
         "in_proj_weight": joined(ours, "weight"),
         "in_proj_bias": joined(ours, "bias"),
-        "out_proj.weight": ours.out_proj.weight,
-        "out_proj.bias": ours.out_proj.bias,
+        "out_proj.weight": ours.get_parameter("out_proj.weight"),
+        "out_proj.bias": ours.get_parameter("out_proj.bias"),
     }
 
 

@@ -14,7 +14,7 @@ class PeakMemory(TorchDispatchMode):
     """Follows the bytes of all tensors that are alive, and keeps the largest sum in `peak`."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live: dict[int, int] = {}
         self.peak = 0
 
@@ -32,7 +32,8 @@ class PeakMemory(TorchDispatchMode):
 
 def peak_bytes(run: Callable[..., object], *inputs: Tensor) -> int:
     """Largest number of bytes alive at a time while `run` handles `inputs`, theirs not counted."""
-    with PeakMemory() as memory:
+    memory = PeakMemory()
+    with memory:
         run(*inputs)
     return memory.peak
 

@@ -17,6 +17,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import torch
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
@@ -41,7 +42,7 @@ STYLE: dict[str, Any] = {
     "axes.grid": False,
     "axes.labelsize": 11,
     "axes.linewidth": 1.0,
-    "axes.prop_cycle": matplotlib.cycler(color=COLORS),
+    "axes.prop_cycle": cycler(color=COLORS),
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlesize": 11,
@@ -78,7 +79,7 @@ def new_figure(
 
     `options` go to `Figure.subplots`, e.g. `sharey=True` or `width_ratios=(2, 1)`.
     """
-    matplotlib.rcParams.update(STYLE)
+    matplotlib.rcParams.update(STYLE)  # type: ignore[arg-type]  # knows the names one by one
     figure = Figure(figsize=(FIGURE_WIDTH, height), layout="constrained")
     return figure, list(figure.subplots(rows, columns, squeeze=False, **options).flat)
 

@@ -13,19 +13,16 @@ import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
-from typing import Any, Literal
+from typing import Any
 
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 from sitekit.errors import explain
 from sitekit.kinds import KINDS
+from sitekit.processes import CONTEXT
 
 MOST_PROCESSES = 4
 """Each holds torch and a figure in training, up to a gigabyte."""
-
-START: Literal["fork", "spawn"] = "fork" if sys.platform == "linux" else "spawn"
-"""A fork need not import torch again; macOS ends those that use its libraries."""
 
 
 def main(wanted: list[tuple[str, str]]) -> None:
@@ -37,9 +34,7 @@ def main(wanted: list[tuple[str, str]]) -> None:
     workers = min(len(wanted), os.cpu_count() or 1, MOST_PROCESSES)
     with (
         tqdm(total=len(wanted), disable=not sys.stderr.isatty()) as bar,
-        ProcessPoolExecutor(
-            workers, get_context(START), initializer=_end_with, initargs=(os.getpid(),)
-        ) as pool,
+        ProcessPoolExecutor(workers, CONTEXT, initializer=_end_with, initargs=(os.getpid(),)) as pool,
     ):
         futures = {pool.submit(answer, kind, name): (kind, name) for kind, name in wanted}
         for number, future in enumerate(as_completed(futures), 1):

@@ -85,4 +85,4 @@ def macs(network: nn.Module, size: int = 224) -> int:
     """Multiply-adds of convolutions and matrix products for one image of size x size."""
     with FlopCounterMode(display=False) as counter:
         network(torch.empty(1, 3, size, size, device="meta"))
-    return counter.get_total_flops() // 2
+    return int(counter.get_total_flops()) // 2

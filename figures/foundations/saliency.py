@@ -38,7 +38,8 @@ def weights() -> tuple[Tensor, Tensor, Tensor]:
     x = features()
     gate, focus = Gate(4), Focus(4, query_dim=3)
     gate.W.weight.zero_()
-    gate.W.weight[3, 3], gate.W.bias[3] = 3.0, -4.5  # opens at 1.5 standard deviations above the mean
+    gate.W.weight[3, 3] = 3.0
+    gate.W.get_parameter("bias")[3] = -4.5  # opens at 1.5 standard deviations above the mean
     focus.W.weight.copy_(SHARPNESS * torch.eye(4, 3))  # a query asks for a colour
     query = torch.stack([x[0, :3, row, column] for row, column in PLACES])[None]
     return gate.attention(x)[0, 3], MaxPooling().attention(x)[0, 3], focus.attention(x, query)[0]

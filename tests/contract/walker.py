@@ -45,13 +45,15 @@ def sizes(name: str) -> dict[str, int]:
     return {key: p.default for key, p in inspect.signature(load(module).example).parameters.items()}
 
 
-def build(name: str, **wanted: int) -> tuple[nn.Module, tuple[Tensor, ...]]:
+Case = tuple[nn.Module, tuple[Tensor, ...]]
+
+
+def build(name: str, **wanted: int) -> Case:
     """Build a case with those of the wanted sizes that its mechanism knows."""
     module, _, variant = name.partition(":")
     known = {key: size for key, size in wanted.items() if key in sizes(name)}
-    if variant:
-        return load(module).variants(**known)[variant]
-    return load(module).example(**known)
+    case: Case = load(module).variants(**known)[variant] if variant else load(module).example(**known)
+    return case
 
 
 CASES = [

@@ -45,7 +45,7 @@ def triangle(axes: Axes, weights: Tensor) -> None:
     outline = torch.cat([CORNERS, CORNERS[:1]])
     axes.plot(*outline.T, color="black", linewidth=1)
     for dots, color in zip((weights @ CORNERS).view(3, PATCHES, 2), COLORS, strict=False):
-        axes.scatter(*dots.T, s=14, color=color, alpha=0.7, linewidths=0)
+        axes.scatter(dots[:, 0], dots[:, 1], s=14, color=color, alpha=0.7, linewidths=0)
     axes.set_aspect("equal")
     axes.set_axis_off()
 

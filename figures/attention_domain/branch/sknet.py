@@ -33,12 +33,13 @@ def unit() -> SelectiveKernel:
     sk = SelectiveKernel(3, groups=3, reduction=3, min_width=2).eval()
     detail = torch.full((3, 3), -1 / 8)
     detail[1, 1] = 1
-    for (convolution, norm, _), channel in zip(sk.split, (FINE, COARSE), strict=True):
-        convolution.weight.zero_()
-        convolution.weight[channel] = detail
-        convolution.weight[MEAN] = 1 / 9
-        norm.bias[MEAN] = 5  # stays positive
-    sk.fuse[0].weight.copy_(torch.tensor([[1.0, -0.5, 0.0], [-1.0, 0.5, 0.0]]))
+    for branch, channel in zip(sk.split, (FINE, COARSE), strict=True):
+        kernels = branch.get_parameter("0.weight")
+        kernels.zero_()
+        kernels[channel] = detail
+        kernels[MEAN] = 1 / 9
+        branch.get_parameter("1.bias")[MEAN] = 5  # stays positive
+    sk.fuse.get_parameter("0.weight").copy_(torch.tensor([[1.0, -0.5, 0.0], [-1.0, 0.5, 0.0]]))
     sk.select.weight.copy_(250 * torch.eye(2).repeat_interleave(3, dim=0))
     return sk
 

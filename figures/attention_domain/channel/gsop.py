@@ -24,7 +24,7 @@ def block() -> GSoPBlock:
     gsop = GSoPBlock(3, width=3).eval()
     for parameter in (*gsop.mix[1].parameters(), *gsop.rows.conv.parameters(), *gsop.expand.parameters()):
         nn.init.zeros_(parameter)
-    gsop.mix[1].weight.copy_(torch.eye(3)[:, :, None, None])
+    gsop.mix.get_parameter("1.weight").copy_(torch.eye(3)[:, :, None, None])
     gsop.rows.conv.weight[::4, 0] = 100 * (1 - torch.eye(3))  # the first of four filters of each row
     gsop.expand.weight[:, ::4] = torch.eye(3)
     gsop.expand.bias.fill_(-5.5)

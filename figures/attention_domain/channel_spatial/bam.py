@@ -17,15 +17,15 @@ def block(multiply: bool) -> BAM:
     for parameter in bam.parameters():
         if parameter.dim() > 1:
             parameter.zero_()
-    bam.channel_branch[-1].bias.copy_(torch.tensor(SCORES))
+    bam.channel_branch[-1].get_parameter("bias").copy_(torch.tensor(SCORES))
     redness, _, _, *around, score = bam.spatial_branch
-    redness.weight[0, :, 0, 0] = torch.tensor([1.0, -0.5, -0.5])
-    redness.bias.zero_()
-    for convolution, _, _ in around:
-        convolution.weight[0, 0] = 1 / 9
-        convolution.bias.zero_()
-    score.weight[0, 0] = 12.0
-    score.bias.fill_(-3.0)
+    redness.get_parameter("weight")[0, :, 0, 0] = torch.tensor([1.0, -0.5, -0.5])
+    redness.get_parameter("bias").zero_()
+    for layers in around:
+        layers.get_parameter("0.weight")[0, 0] = 1 / 9
+        layers.get_parameter("0.bias").zero_()
+    score.get_parameter("weight")[0, 0] = 12.0
+    score.get_parameter("bias").fill_(-3.0)
     return bam.eval()
 
 

@@ -31,8 +31,8 @@ def train(seed: int, gated: bool) -> CANet:
     network = CANet(16, modules=3, layers=2)
     if not gated:
         for module in network.stack:
-            for layer in module:
-                layer.attention = torch.ones_like
+            for layer in module.children():
+                layer.attention = torch.ones_like  # type: ignore[assignment]
     photographs = torch.cat([picture(name, (256, 256)) for name in ("astronaut", "coffee")])
     optimiser = torch.optim.Adam(network.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=0.01, total_steps=STEPS)

@@ -29,7 +29,7 @@ def digits() -> tuple[Tensor, Tensor]:
 def textures() -> Tensor:
     """Grass, gravel and brick: (3, 256, 256) in [0, 0.8]."""
     photographs = [
-        torch.from_numpy(texture() / 255).float() for texture in (data.grass, data.gravel, data.brick)
+        torch.from_numpy(texture / 255).float() for texture in (data.grass(), data.gravel(), data.brick())
     ]
     return 0.8 * F.avg_pool2d(torch.stack(photographs), 2)
 
@@ -61,7 +61,7 @@ class Classifier(nn.Module):
             nn.ReLU(),
         )
         self.cbam = CBAM(CHANNELS, reduction=4)
-        nn.init.constant_(self.cbam.spatial_gate.norm.bias, -2.0)
+        nn.init.constant_(self.cbam.get_parameter("spatial_gate.norm.bias"), -2.0)
         self.head = nn.Sequential(nn.Conv2d(CHANNELS, 2 * CHANNELS, 3, padding=1), nn.ReLU())
         self.readout = nn.Linear(2 * CHANNELS, 10)
 

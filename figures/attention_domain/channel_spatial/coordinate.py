@@ -33,13 +33,12 @@ def block() -> CoordinateAttention:
     attention = CoordinateAttention(1)
     for parameter in attention.parameters():
         parameter.zero_()
-    first, norm, _ = attention.shared
-    norm.weight.fill_(1)
-    first.weight[0] = 80.0
-    first.bias[0] = 3.0  # where the activation is the identity
+    attention.shared.get_parameter("1.weight").fill_(1)
+    attention.shared.get_parameter("0.weight")[0] = 80.0
+    attention.shared.get_parameter("0.bias")[0] = 3.0  # where the activation is the identity
     for last in (attention.conv_h, attention.conv_w):
         last.weight[0, 0] = 1.0
-        last.bias.fill_(-3 - 80 * 0.07)
+        last.get_parameter("bias").fill_(-3 - 80 * 0.07)
     return attention.eval()
 
 

@@ -25,8 +25,8 @@ def features(image: Tensor) -> Tensor:
 def block() -> APNB:
     """Query and key are the features themselves."""
     made = APNB(6, reduction=1).eval()
-    made.key[0].weight.copy_(SHARPNESS * torch.eye(6)[..., None, None])
-    nn.init.zeros_(made.key[0].bias)
+    made.key.get_parameter("0.weight").copy_(SHARPNESS * torch.eye(6)[..., None, None])
+    nn.init.zeros_(made.key.get_parameter("0.bias"))
     return made
 
 

@@ -26,7 +26,7 @@ def block() -> CrissCrossAttention:
     made = CrissCrossAttention(3, reduction=1)
     for layer, factor in ((made.query, SHARPNESS), (made.key, 1.0), (made.value, 1.0)):
         layer.weight.copy_(factor * torch.eye(3)[..., None, None])
-        nn.init.zeros_(layer.bias)
+        nn.init.zeros_(layer.get_parameter("bias"))
     nn.init.ones_(made.gamma)
     return made.eval()
 

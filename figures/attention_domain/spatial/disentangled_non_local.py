@@ -24,8 +24,8 @@ def non_local(x: Tensor) -> Tensor:
     """Weights of a non-local block with theta = SHARPNESS * x and phi = x: (N, N)."""
     block = NonLocalBlock(3, reduction=1).eval()
     for layer, factor in ((block.theta, SHARPNESS), (block.phi, 1.0)):
-        layer.weight.copy_(factor * torch.eye(3)[..., None, None])
-        layer.bias.zero_()
+        layer.get_parameter("weight").copy_(factor * torch.eye(3)[..., None, None])
+        layer.get_parameter("bias").zero_()
     return block.attention(x)[0]
 
 

@@ -32,7 +32,7 @@ def unit() -> EMAUnit:
     made = EMAUnit(3, BASES).eval()
     made.bases.copy_(F.normalize(torch.tensor(START), dim=-1))
     made.project.weight.copy_(torch.eye(3)[..., None, None])
-    nn.init.zeros_(made.project.bias)
+    nn.init.zeros_(made.project.get_parameter("bias"))
     return made
 
 

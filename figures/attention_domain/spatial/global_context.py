@@ -27,10 +27,10 @@ def features(image: Tensor) -> Tensor:
 def non_local(strength: float) -> NonLocalBlock:
     """theta = strength * SHARPNESS * x + CONSTANT, phi = x."""
     block = NonLocalBlock(3, reduction=1).eval()
-    block.theta.weight.copy_(strength * SHARPNESS * torch.eye(3)[..., None, None])
-    block.theta.bias.copy_(torch.tensor(CONSTANT))
-    block.phi.weight.copy_(torch.eye(3)[..., None, None])
-    block.phi.bias.zero_()
+    block.get_parameter("theta.weight").copy_(strength * SHARPNESS * torch.eye(3)[..., None, None])
+    block.get_parameter("theta.bias").copy_(torch.tensor(CONSTANT))
+    block.get_parameter("phi.weight").copy_(torch.eye(3)[..., None, None])
+    block.get_parameter("phi.bias").zero_()
     return block
 
 

@@ -31,8 +31,8 @@ def unit(edge: float) -> GloReUnit:
     made.assign.weight.copy_(torch.eye(2)[..., None, None])
     made.reduce.weight.copy_(torch.tensor([[1.0, 0.0]])[..., None, None])
     made.reason.adjacency.weight.copy_(torch.tensor([[0.0, 0.0], [edge, 0.0]])[..., None])
-    for tensor in (made.assign.bias, made.reduce.bias, made.reason.bias):
-        tensor.zero_()
+    for layer in (made.assign, made.reduce, made.reason):
+        layer.get_parameter("bias").zero_()
     for tensor in (made.reason.weight.weight, made.extend.weight, made.norm.weight):
         tensor.fill_(1.0)
     return made
@@ -41,7 +41,8 @@ def unit(edge: float) -> GloReUnit:
 @torch.no_grad()
 def added(x: Tensor, edge: float) -> Tensor:
     """What the unit adds to each position, the same in both channels: (1, 2, H, W) -> (H, W)."""
-    return (unit(edge)(x) - x)[0, 0]
+    y: Tensor = unit(edge)(x)
+    return (y - x)[0, 0]
 
 
 @torch.no_grad()

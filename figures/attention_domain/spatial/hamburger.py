@@ -41,7 +41,7 @@ def error(seed: int, steps: int) -> float:
     """What the approximation leaves out, as a share of x."""
     x = features()
     bases, codes = ham(seed, steps)(x)
-    return ((x - bases @ codes.mT).norm() / x.norm()).item()
+    return float((x - bases @ codes.mT).norm() / x.norm())
 
 
 @cache

@@ -118,10 +118,11 @@ def augmented(x: Tensor) -> Tensor:
 def point_wise(x: Tensor) -> Tensor:
     """Red positions look to the upper left, the others to the lower right; what the position collects."""
     block = PointwiseSpatialAttention(2, SIZE, reduction=1).eval()
-    set_to(1, block.reduce[0], block.predict[0][0])
+    set_to(1, block.reduce[0], block.predict.get_submodule("0.0"))
     rows, columns = torch.arange(1 - SIZE[0], SIZE[0])[:, None], torch.arange(1 - SIZE[1], SIZE[1])
     hills = [((rows - y) ** 2 + (columns - x) ** 2) / (-2 * NEAR**2) for y, x in ((-10, -16), (10, 16))]
-    block.predict[1].weight.copy_(SHARPNESS * torch.stack(hills, dim=-1).exp().view(-1, 2, 1, 1))
+    hill = torch.stack(hills, dim=-1).exp().view(-1, 2, 1, 1)
+    block.predict.get_parameter("1.weight").copy_(SHARPNESS * hill)
     red = x[:, 1:2].clamp(0, 1)
     return block.attention(torch.cat([red, 1 - red], dim=1))[0, 0, INDEX]
 
@@ -136,7 +137,7 @@ def pattern(x: Tensor) -> Tensor:
     """How much each position has of the pattern that is strongest at the query."""
     torch.manual_seed(0)
     bases, codes = NMF(6, rank=4, steps=6, one_step=True)(torch.cat([x, -x], dim=1).relu().flatten(2))
-    amounts = (codes * bases.norm(dim=1, keepdim=True))[0]
+    amounts: Tensor = (codes * bases.norm(dim=1, keepdim=True))[0]
     return amounts[:, amounts[INDEX].argmax()]
 
 
@@ -144,7 +145,7 @@ def node(x: Tensor) -> Tensor:
     """The weights of a node that gathers red."""
     unit = GloReUnit(3, nodes=1, states=1).eval()
     unit.assign.weight.copy_(torch.tensor([0.0, 1.0, 0.0])[None, :, None, None])
-    unit.assign.bias.zero_()
+    unit.assign.get_parameter("bias").zero_()
     return unit.attention(x)[0, 0].relu()
 
 
@@ -187,7 +188,7 @@ def figure(say: Say = english) -> Figure:
     found = maps(image, say)
     (compared, _), *_ = found.values()
     drawn, axes = new_figure(4, 4, height=6.0)
-    drawn.get_layout_engine().set(h_pad=0.09)
+    drawn.set_layout_engine("constrained", h_pad=0.09)
     whole = (-0.5, SIZE[1] - 0.5, SIZE[0] - 0.5, -0.5)
     show_image(axes[0], picture("coffee", (4 * SIZE[0], 4 * SIZE[1])), say("query", "查询"), extent=whole)
     show_image(axes[-1], glimpse(image), "RAM")

@@ -52,7 +52,7 @@ def fit(grain: Grain, x: Tensor, labels: Tensor) -> None:
     """Let the detection pass x unchanged, and fit the classifier to the labels by ridge regression."""
     convolution = next(layer for layer in grain.detection if isinstance(layer, nn.Conv2d))
     nn.init.dirac_(convolution.weight)
-    nn.init.zeros_(convolution.bias)
+    nn.init.zeros_(convolution.get_parameter("bias"))
     features = F.pad(x.mean((2, 3)), (0, 1), value=1.0)  # (n, 11), the last for the bias
     wanted = F.one_hot(labels).to(x.dtype)
     gram = features.T @ features

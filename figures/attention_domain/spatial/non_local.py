@@ -29,7 +29,7 @@ def block(mode: str) -> NonLocalBlock:
     for layer in (made.theta, made.phi):
         if isinstance(layer, nn.Conv2d):
             layer.weight.copy_(kept.diag()[..., None, None])
-            layer.bias.zero_()
+            layer.get_parameter("bias").zero_()
     if mode == "concatenation":
         made.w_f.weight.copy_(torch.tensor([[0.0, 1.0, 0.0, 0.0, 1.0, 0.0]]))
     return made.eval()

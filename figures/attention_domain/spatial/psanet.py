@@ -25,8 +25,8 @@ def redness(image: Tensor) -> Tensor:
 def block() -> PointwiseSpatialAttention:
     """A block that passes both features on and predicts from each a hill around one offset."""
     made = PointwiseSpatialAttention(2, SIZE, reduction=1).eval()
-    for layer in (made.reduce[0], made.predict[0][0], made.reduce_p[0], made.predict_p[0][0]):
-        layer.weight.copy_(torch.eye(2)[..., None, None])
+    for layer in ("reduce.0", "predict.0.0", "reduce_p.0", "predict_p.0.0"):
+        made.get_parameter(f"{layer}.weight").copy_(torch.eye(2)[..., None, None])
     rows = torch.arange(1 - SIZE[0], SIZE[0])[:, None]
     columns = torch.arange(1 - SIZE[1], SIZE[1])
     hills = [

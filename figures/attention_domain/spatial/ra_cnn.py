@@ -179,7 +179,7 @@ def figure(say: Say = english) -> Figure:
     (scores, x, squares), called = trained(), names(say)
     drawing, _ = new_figure(height=4.4)
     drawing.clear()
-    above, below = drawing.subfigures(2, 1, height_ratios=(1, 1.2))
+    above, below = drawing.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.2))[:, 0]
     picture, *crops = above.subplots(1, 4)
     show_image(picture, x, "x")
     colors = COLORS[5], COLORS[1], COLORS[0]

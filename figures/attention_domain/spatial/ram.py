@@ -9,6 +9,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -71,8 +72,8 @@ def ram() -> RAM:
 def finder() -> Finder:
     """One glimpse; looks at the centre at first."""
     model = Finder(std=0.2)
-    nn.init.zeros_(model.locate[2].weight)
-    nn.init.zeros_(model.locate[2].bias)
+    nn.init.zeros_(model.locate.get_parameter("2.weight"))
+    nn.init.zeros_(model.locate.get_parameter("2.bias"))
     return model
 
 
@@ -146,9 +147,8 @@ def train(kind: Kind) -> list[RAM | Finder]:
     )
     policy = [stack for name, stack in weights.items() if "locate" in name]
     others = [stack for name, stack in weights.items() if "locate" not in name]
-    optimiser = torch.optim.Adam(
-        [{"params": others}, {"params": policy, "lr": RATE / 10}], lr=RATE, fused=True
-    )
+    groups: list[dict[str, Any]] = [{"params": others}, {"params": policy, "lr": RATE / 10}]
+    optimiser = torch.optim.Adam(groups, lr=RATE, fused=True)
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, STEPS)
     image, label = digits()
     for _ in range(STEPS):
@@ -252,7 +252,7 @@ def figure(say: Say = english) -> Figure:
     (scores, looks), called = trained(), names(say)
     drawing, _ = new_figure(height=5.0)
     drawing.clear()
-    above, below = drawing.subfigures(2, 1, height_ratios=(1, 1.8))
+    above, below = drawing.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.8))[:, 0]
     axes = above.subplots(1, 4)
     for (name, (x, locations, off)), picture, cloud in zip(looks.items(), axes[::2], axes[1::2], strict=True):
         show_looks(picture, x, locations, called[name])

@@ -18,7 +18,7 @@ def shuffled(image: Tensor) -> Tensor:
     side = SIZE // TILES
     tiles = image.unfold(2, side, side).unfold(3, side, side).flatten(2, 3)[:, :, list(ORDER)]
     rows = tiles.unflatten(2, (TILES, TILES)).permute(0, 1, 2, 4, 3, 5)
-    return rows.reshape(image.shape)
+    return torch.as_tensor(rows).reshape(image.shape)
 
 
 def moved(i: int, j: int) -> tuple[int, int]:

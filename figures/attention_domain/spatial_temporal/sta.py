@@ -19,7 +19,7 @@ def features(x: Tensor) -> Tensor:
     filters = torch.stack([across, diagonal, across.T, diagonal.flip(1)])[:, None]
     frames = F.pad(x.flatten(0, 1)[:, None], (1, 1, 1, 1), mode="replicate")
     maps = F.avg_pool2d(F.conv2d(frames, filters).abs(), 4)
-    return maps.unflatten(0, x.shape[:2]).transpose(1, 2)
+    return maps.view(*x.shape[:2], *maps.shape[1:]).transpose(1, 2)
 
 
 def clips() -> tuple[Tensor, Tensor]:
@@ -41,7 +41,8 @@ def distances(clean: Tensor, seen: Tensor) -> Tensor:
     """Relative distance to the clean descriptor: of the mean, the best stripes, the weighted sum (2, 3)."""
     true, maps = features(clean).mean(dim=(2, 3, 4)), features(seen)
     descriptors = torch.stack([maps.mean(dim=(2, 3, 4)), *STA(REGIONS)(maps).chunk(2, dim=1)], dim=1)
-    return (descriptors - true[:, None]).norm(dim=-1) / true.norm()
+    distance: Tensor = (descriptors - true[:, None]).norm(dim=-1) / true.norm()
+    return distance
 
 
 def figure(say: Say = english) -> Figure:

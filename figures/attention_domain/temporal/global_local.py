@@ -35,12 +35,13 @@ def module(difference: Tensor) -> GLTR:
     for parameter in gltr.parameters():
         parameter.zero_()
     for branch in gltr.pyramid:
-        branch[0].weight.copy_(torch.eye(64)[..., None] * torch.tensor([0.2, 0.6, 0.2]))
-        branch[1].weight.fill_(1)
+        branch.get_parameter("0.weight").copy_(torch.eye(64)[..., None] * torch.tensor([0.2, 0.6, 0.2]))
+        branch.get_parameter("1.weight").fill_(1)
     for layer in (gltr.query, gltr.key):
-        layer[0].weight[0, :64, 0] = difference
-        layer[0].weight[1, :64, 0] = -difference
-        layer[1].weight.fill_(1.6)
+        weight = layer.get_parameter("0.weight")
+        weight[0, :64, 0] = difference
+        weight[1, :64, 0] = -difference
+        layer.get_parameter("1.weight").fill_(1.6)
     return gltr
 
 
@@ -63,7 +64,7 @@ def figure(say: Say = english) -> Figure:
     drawn, axes = new_figure(5, 1, height=3.0, height_ratios=(1.1, 1, 1, 1, 1))
     strip = torch.cat([F.pad(frame.view(8, 8), (1, 1), value=float("nan")) for frame in x[0]], dim=1)
     show_image(axes[0], strip, aspect="auto")
-    axes[0].set_xticks([10 * frame + 4.5 for frame in range(len(CLIP))], CLIP)
+    axes[0].set_xticks([10 * frame + 4.5 for frame in range(len(CLIP))], list(map(str, CLIP)))
     axes[0].set_yticks([4.5], [say("clip", "视频")])
     axes[0].tick_params(length=0, labeltop=True, labelbottom=False)
     names = [f"{say('dilation', '膨胀率')} {dilation}" for dilation in DILATIONS]

@@ -25,16 +25,15 @@ def clips() -> tuple[Tensor, Tensor]:
 def module() -> TAM:
     """All gates open; the further the first two and the last two means lie apart, the sharper Theta."""
     tam = TAM(1, FRAMES, beta=1).eval()
-    _, norm, _, last, _ = tam.local_branch
-    nn.init.ones_(norm.bias)
-    nn.init.zeros_(norm.weight)
-    last.weight.fill_(20)
-    first, _, _, last, _ = tam.global_branch
-    first.weight.zero_()
-    first.weight[0, :2], first.weight[0, -2:] = -1, 1
-    first.weight[1] = -first.weight[0]
-    last.weight.zero_()
-    last.weight[1, :2] = 60
+    nn.init.ones_(tam.local_branch.get_parameter("1.bias"))
+    nn.init.zeros_(tam.local_branch.get_parameter("1.weight"))
+    nn.init.constant_(tam.local_branch.get_parameter("3.weight"), 20)
+    first, last = (tam.global_branch.get_parameter(f"{layer}.weight") for layer in (0, 3))
+    first.zero_()
+    first[0, :2], first[0, -2:] = -1, 1
+    first[1] = -first[0]
+    last.zero_()
+    last[1, :2] = 60
     return tam
 
 

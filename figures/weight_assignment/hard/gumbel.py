@@ -66,9 +66,8 @@ class Task:
         policy, losses = self.policy(), self.losses(self.value[0])
         reference = policy @ losses if baseline else torch.tensor(0.0)
         scores = (losses - reference)[:, None] * (torch.eye(10) - policy)
-        return (
-            (policy @ (self.to_query(scores) - self.exact()).square().sum(1)).sqrt() / self.exact().norm()
-        ).item()
+        noise = (policy @ (self.to_query(scores) - self.exact()).square().sum(1)).sqrt()
+        return float(noise / self.exact().norm())
 
     def estimate(self, temperature: float, straight_through: bool) -> Estimate:
         """Bias and noise of back-propagation through DRAWS draws."""

@@ -28,8 +28,9 @@ def attention(monotonic: bool, half_width: int) -> LocalAttention:
     if attend.predict is not None:
         hidden, _, output = attend.predict
         for layer, weight in ((hidden, 1.0), (output, STEEPNESS)):
-            nn.init.zeros_(layer.weight)
-            layer.weight.data[0, -1 if layer is hidden else 0] = weight
+            row = layer.get_parameter("weight")
+            nn.init.zeros_(row)
+            row.data[0, -1 if layer is hidden else 0] = weight
     return attend.eval()
 
 

@@ -61,7 +61,8 @@ def accuracy(reader: Reader) -> float:
     """Share of right guesses in 1000 new strings, first letters left out."""
     torch.manual_seed(1234)
     letters = strings(1000)
-    return (reader(letters)[:, 1:].argmax(dim=-1) == letters[:, :-1]).double().mean().item()
+    guessed: Tensor = reader(letters)[:, 1:].argmax(dim=-1)
+    return (guessed == letters[:, :-1]).double().mean().item()
 
 
 @torch.no_grad()

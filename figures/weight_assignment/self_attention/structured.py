@@ -95,7 +95,7 @@ def measure(reader: Reader) -> tuple[float, float]:
 @torch.no_grad()
 def hops(reader: Reader) -> Tensor:
     """Weights for the sentence that is shown: (r, T)."""
-    _, weights = reader(*encode([SHOWN]))
+    weights: Tensor = reader(*encode([SHOWN]))[1]
     return weights[0]
 
 

@@ -32,7 +32,9 @@ def ask(value: Tensor | None) -> Tensor:
     upper = digits()[0][:, :HALF]
     query = SHARPNESS * 32**0.5 * address(upper[STORED:])
     key = address(upper[:STORED]).expand(len(query), -1, -1)
-    return KeyValueAttention(32)(key, None if value is None else value.expand(len(query), -1, -1), query)
+    value = None if value is None else value.expand(len(query), -1, -1)
+    read: Tensor = KeyValueAttention(32)(key, value, query)
+    return read
 
 
 def stretch(vectors: Tensor) -> Tensor:
