@@ -94,6 +94,13 @@ KINDS = {
         packages=("torch", "sympy"),
         facts=lambda slug: (CATALOGUE[slug].parameters, CATALOGUE[slug].macs, CATALOGUE[slug].state),
     ),
+    "block": Kind(
+        "sitekit.dropin",
+        names=lambda: CATALOGUE,
+        files=_snippet,
+        packages=("torch",),
+        facts=lambda slug: CATALOGUE[slug].drop_in,
+    ),
     "font": Kind(
         "sitekit.mathfont", names=lambda: ["math"], files=lambda name: (), packages=("fonttools", "ziamath")
     ),

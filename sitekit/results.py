@@ -1,6 +1,6 @@
 """What is counted of a mechanism when it runs. Needs no torch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,40 @@ class Results:
     state_tex: tuple[str, ...]
     javascript: Mapping[str, str]
     rows: tuple[CostRow, ...]
+
+
+IDENTITY, GATE, OTHER = "identity", "gate", "other"
+
+
+@dataclass(frozen=True)
+class DropIn:
+    """What a block for feature maps does in a network, measured; sizes as in sitekit.dropin.
+
+    Attributes:
+        start: what a new block does: the IDENTITY, a GATE that multiplies, or OTHER.
+        one_sample: whether it trains on a single sample.
+        other_sizes: whether it takes maps of other sizes than it was built for.
+        layout: whether shuffled positions do more than shuffle the output.
+        code: how the block was built that is counted.
+        moves: mean factor of a gate, |y - x| / |x| of others; None if the shape changes.
+        names: parameters that alone end the identity, or biases that open the gate.
+        bias: at what value these open it.
+        parameters: their number; None if the block does not take maps of any number of channels.
+        macs: multiply-adds on the smaller and the larger map.
+        weights: number of attention weights on the larger map.
+    """
+
+    start: str
+    one_sample: bool
+    other_sizes: bool
+    layout: bool
+    code: str
+    moves: float | None = None
+    names: Sequence[str] = ()
+    bias: float = 0.0
+    parameters: int | None = None
+    macs: Sequence[int] = ()
+    weights: int = 0
 
 
 def from_json(values: Mapping[str, Any]) -> Results:

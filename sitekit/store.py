@@ -14,7 +14,7 @@ from sitekit import entries, paths
 from sitekit.errors import BuildError
 from sitekit.kinds import KINDS
 from sitekit.language import Language
-from sitekit.results import Results, from_json
+from sitekit.results import DropIn, Results, from_json
 from snippets.catalogue import Mechanism
 
 asked: set[tuple[str, str]] = set()
@@ -30,6 +30,16 @@ def results(mechanism: Mechanism) -> Results:
         BuildError: as `ask`.
     """
     return from_json(ask("cost", mechanism.slug))
+
+
+def drop_in(mechanism: Mechanism) -> DropIn | None:
+    """Return what a block for feature maps does in a network; None for what is no such block.
+
+    Raises:
+        BuildError: as `ask`.
+    """
+    found = ask("block", mechanism.slug)
+    return DropIn(**found) if found else None
 
 
 def diagram(mechanism: Mechanism, language: Language) -> str:

@@ -123,6 +123,7 @@ class Mechanism:
         evidence: what the module was held against, one or more.
         aliases: other names, abbreviations and spellings.
         related: slugs of neighbours.
+        drop_in: how to build the block for a map of C channels, H x W, where `Class(C)` does not do.
     """
 
     path: str
@@ -138,6 +139,7 @@ class Mechanism:
     evidence: tuple[Evidence, ...] = ()
     aliases: tuple[str, ...] = ()
     related: tuple[str, ...] = ()
+    drop_in: str = ""
 
     def __post_init__(self) -> None:
         found: list[tuple[type[StrEnum], str | None]] = [(Evidence, value) for value in self.evidence]
@@ -645,6 +647,7 @@ CATALOGUE = _by_slug(
                 "二维相对位置自注意力",
             ),
             related=("multi_head", "attention_factors", "self_attention_2d"),
+            drop_in="AugmentedConv2d(C, C, 3, 64, 64, 8, size=(H, W))",
         ),
         Mechanism(
             path="attention_domain/spatial/disentangled_non_local",
@@ -779,6 +782,7 @@ CATALOGUE = _by_slug(
                 "单步梯度",
             ),
             related=("em_attention", "glore", "non_local"),
+            drop_in="Hamburger(C, width=C)",
         ),
         Mechanism(
             path="attention_domain/spatial/glore",
@@ -800,6 +804,7 @@ CATALOGUE = _by_slug(
                 "图推理",
             ),
             related=("em_attention", "hamburger", "global_context"),
+            drop_in="GloReUnit(C, nodes=64, states=128)",
         ),
         Mechanism(
             path="attention_domain/spatial/global_context",
@@ -845,6 +850,7 @@ CATALOGUE = _by_slug(
                 "收集与分发",
             ),
             related=("non_local", "criss_cross", "attention_factors"),
+            drop_in="PointwiseSpatialAttention(C, size=(H, W))",
         ),
         Mechanism(
             path="attention_domain/spatial/gather_excite",
@@ -859,6 +865,7 @@ CATALOGUE = _by_slug(
             evidence=(Evidence.SECONDARY,),
             aliases=("GENet", "GE", "GE-theta", "GatherExcite", "gather-excite", "聚集与激励"),
             related=("senet", "global_context", "bam", "saliency"),
+            drop_in="GatherExcite(C, extent=4)",
         ),
         Mechanism(
             path="weight_assignment/hard/stochastic",
@@ -1070,6 +1077,7 @@ CATALOGUE = _by_slug(
                 "条件卷积",
             ),
             related=("dynamic_convolution", "sknet", "highway"),
+            drop_in="CondConv2d(C, C)",
         ),
         Mechanism(
             path="attention_domain/branch/dynamic_convolution",
@@ -1090,6 +1098,7 @@ CATALOGUE = _by_slug(
                 "动态卷积",
             ),
             related=("condconv", "sknet", "senet"),
+            drop_in="DynamicConv2d(C, C)",
         ),
         Mechanism(
             path="attention_domain/channel_spatial/cbam",

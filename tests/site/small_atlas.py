@@ -43,7 +43,7 @@ CATALOGUE = _by_slug(
         Mechanism(
             "weight_assignment/hard/toy", "Toy", Weights.HARD, Domain.CHANNEL, Chapter.SELECTION, "b2020",
             "0", "0", "O(C)",
-            evidence=(Evidence.SECONDARY, Evidence.RECONSTRUCTION),
+            evidence=(Evidence.SECONDARY, Evidence.RECONSTRUCTION), drop_in="Toy()",
         ),
         Mechanism(
             "foundations/plain", "Plain", None, None, Chapter.FORMULA, "b2020", "E", "B*T*E", "O(T E)",

@@ -32,6 +32,8 @@ FENCES = {
     "proofs": "senet\ntest_halves: Zero weights *halve* the input: $\\sigma(0) < 1$\ntest_counts: ResNet-50",
     "bibtex": "b2020",
     "growth": OVERVIEW,
+    "blocks": "",
+    "start": "gate",
     "members": "channel",
     "comparison": "",
     "neighbours": "senet",
@@ -185,6 +187,33 @@ def test_growth(site: SmallAtlas) -> None:
     assert "时间取 9 轮中最快一轮的处理器时间" in part(site, "growth", "zh/deep/all").get_text()
 
 
+def test_blocks(site: SmallAtlas) -> None:
+    head, senet, toy = table(part(site, "blocks"))
+    assert head == [
+        "Block",
+        "Parameters",
+        "14 × 14",
+        "32 × 32",
+        "Weights",
+        "Sees layout",
+        "One sample",
+        "Other sizes",
+    ]
+    assert senet == ["SENet", "8,464", "0.00819", "0.00819", "256", "no", "yes", "yes"]
+    assert toy[:2] == ["Toy △ reconstruction", "0"]
+    assert part(site, "blocks").p.get_text() == (
+        "Counted with the defaults of the class; where more is needed, as Toy()."
+    )
+    assert table(part(site, "blocks", "zh/deep/all"))[1][5:] == ["否", "是", "是"]
+
+
+def test_start(site: SmallAtlas) -> None:
+    assert table(part(site, "start")) == [
+        ["Block", "Factor", "Biases that open it"],
+        ["SENet", "0.50", "excitation.2.bias"],
+    ]
+
+
 def test_bibtex(site: SmallAtlas) -> None:
     entry = part(site, "bibtex").select_one("pre > code")
     assert entry is not None
@@ -313,6 +342,7 @@ REFUSED = [
         "unknown figure 'attention_domain/channel/indx'; did you mean 'attention_domain/channel/index'?",
     ),
     ("growth", "attention_domain/channel/senet", "figures/attention_domain/channel/senet.json is missing"),
+    ("start", "gates", "unknown start 'gates'; did you mean 'gate'?"),
     ("members", "chanel", "unknown value of an axis 'chanel'; did you mean 'channel'?"),
     ("bibtex", "b2021", "unknown citation key 'b2021'; did you mean 'b2020'?"),
     ("proofs", "senet\ntest_halve: x", "unknown proof of senet 'test_halve'; did you mean 'test_halves'?"),

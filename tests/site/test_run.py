@@ -30,8 +30,9 @@ SENET_FIGURE = "figure of attention_domain/channel/senet"
 OVERVIEWS = f"figure of {OVERVIEW}"
 COSTS = {"cost of senet", "cost of toy", "cost of plain"}
 DIAGRAMS = {"diagram of senet", "diagram of toy", "diagram of plain"}
+BLOCKS = {"block of senet", "block of toy", "block of plain"}
 FIGURES = {SENET_FIGURE, OVERVIEWS}
-EVERYTHING = COSTS | DIAGRAMS | FIGURES | {"font of math"}
+EVERYTHING = COSTS | BLOCKS | DIAGRAMS | FIGURES | {"font of math"}
 
 
 def progress(printed: list[str]) -> set[str]:
@@ -84,15 +85,21 @@ def test_counts_are_those_of_the_sizes(computed: SmallAtlas) -> None:
     ("path", "old", "new", "stale"),
     [
         (SENET, "def attention", "# a comment\n    def attention", set()),
-        (SENET, "nn.ReLU(", "nn.SiLU(", {"cost of senet", "diagram of senet", SENET_FIGURE}),
+        (
+            SENET,
+            "nn.ReLU(",
+            "nn.SiLU(",
+            {"cost of senet", "block of senet", "diagram of senet", SENET_FIGURE},
+        ),
         (FIGURE, '"channel"', '"unit"', {SENET_FIGURE}),
         (STYLE, "FIGURE_WIDTH = 6.0", "FIGURE_WIDTH = 7.0", FIGURES),
         (OVERVIEW_FIGURE, "axes.bar", "axes.barh", {OVERVIEWS}),
         (OVERVIEW_DATA, "1.25", "1.5", {OVERVIEWS}),
-        (HELPER, "0", "1", {"cost of toy", "diagram of toy", OVERVIEWS}),
+        (HELPER, "0", "1", {"cost of toy", "block of toy", "diagram of toy", OVERVIEWS}),
+        (CATALOGUE, "Toy()", "Toy( )", {"block of toy"}),
         (CATALOGUE, '"B*T*E"', '"E*B*T"', {"cost of plain"}),
         (CATALOGUE, "O(T E)", "O(E T)", set()),
-        ("sitekit/cost.py", "WIDTH, HEADS = 512", "WIDTH, HEADS = 256", COSTS),
+        ("sitekit/cost.py", "WIDTH, HEADS = 512", "WIDTH, HEADS = 256", COSTS | BLOCKS),
         ("sitekit/diagram/shapes.py", "ROUND, ARROW = 6.0", "ROUND, ARROW = 5.0", DIAGRAMS),
         ("sitekit/svg.py", "quality=85", "quality=80", FIGURES),
         ("sitekit/mathfont.py", '"√": 1.0', '"√": 1.1', {"font of math"}),
@@ -117,7 +124,7 @@ def test_only_stale_mechanisms_run(atlas: SmallAtlas) -> None:
     atlas.replace(CATALOGUE, '"E", "B*T*E"', '"E + 1", "B*T*E"')
     answer = atlas.results("r.rows[0].parameters")
     assert answer.values == {"senet": [580], "toy": [0], "plain": [6]}
-    assert progress(answer.printed) == {"cost of plain", "diagram of plain"}
+    assert progress(answer.printed) == {"cost of plain", "block of plain", "diagram of plain"}
 
 
 def test_errors_name_mechanism_file_and_line(atlas: SmallAtlas) -> None:
@@ -134,6 +141,7 @@ def test_errors_name_mechanism_file_and_line(atlas: SmallAtlas) -> None:
     expected = {
         SENET_FIGURE: f"{FIGURE}:{line[FIGURE]}: AttributeError: 'Figure' object has no attribute 'gone'",
         "cost of toy": broken,
+        "block of toy": broken,
         "diagram of toy": f"no diagram of Toy: {broken}",
         "cost of plain": f"{CATALOGUE}:{line[CATALOGUE]}: the macs formula 'B*T*E + 1' gives 31"
         " at B=2, T=3, E=5, counted 30",

@@ -152,7 +152,13 @@ def atlas(built: SmallAtlas, tmp_path: Path) -> SmallAtlas:
 
 def test_a_build_fills_empty_files_anew(atlas: SmallAtlas) -> None:
     files = [file for file in (atlas.root / ".sitecache").rglob("*") if file.is_file()]
-    assert {file.relative_to(atlas.root).parts[2] for file in files} == {"cost", "diagram", "figure", "font"}
+    assert {file.relative_to(atlas.root).parts[2] for file in files} == {
+        "block",
+        "cost",
+        "diagram",
+        "figure",
+        "font",
+    }
     before = {file: json.loads(file.read_bytes().split(b"\n")[1]) for file in files}
     for file in files:
         file.write_bytes(b"")
