@@ -5,12 +5,14 @@ Writes what it measured beside the figure that shows it.
 
 import argparse
 import datetime
+import inspect
 import json
 import os
 import time
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,33 +21,32 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from benchmarks.memory import keep_freed_memory, peak_bytes
-from snippets.catalogue import CATALOGUE
+from snippets.catalogue import CATALOGUE, Domain
 
 FILE = Path(__file__).parents[1] / "figures/attention_domain/spatial/growth.json"
 CHANNELS = 64
 SIDES = (16, 24, 32, 48, 64, 96, 128)
 FITTED = 1024  # positions from which on the exponents are fitted
-BLOCKS: dict[str, dict[str, int]] = {  # with the sizes that `example` makes smaller than they are in use
-    "non_local": {},
-    "self_attention_2d": {},
-    "criss_cross": {},
-    "asymmetric_non_local": {},
+IN_USE: dict[str, dict[str, int]] = {  # sizes that `example` makes smaller than they are in use
     "em_attention": {"K": 64},
-    "global_context": {},
-    "disentangled_non_local": {},
-    "attention_factors": {},
-    "gather_excite": {},
     "psanet": {"r": 4},
-    "augmented_convolution": {},
     "hamburger": {"R": 64},
-    "glore": {},
-    "multi_granularity": {},
 }
-LEFT_OUT = {
-    "ram": "looks at the same number of pixels in a picture of any size",
-    "ra_cnn": "takes a picture and a vector, not a map of C channels",
-}
+LEFT_OUT = {"ram": "looks at the same number of pixels in a picture of any size"}
 LARGE = ("attention_factors", "psanet", "augmented_convolution")  # gigabytes, or minutes, beyond 64 x 64
+
+
+def blocks() -> list[str]:
+    """Return the spatial mechanisms whose example is one map of any number of channels, height and width."""
+    spatial = [
+        slug for slug, row in CATALOGUE.items() if row.domain is Domain.SPATIAL and slug not in LEFT_OUT
+    ]
+    return [slug for slug in spatial if _takes_a_map(import_module(CATALOGUE[slug].module))]
+
+
+def _takes_a_map(module: ModuleType) -> bool:
+    sizes = {name: size.default for name, size in inspect.signature(module.example).parameters.items()}
+    return [x.shape for x in module.example()[1]] == [tuple(sizes.get(name) for name in "BCHW")]
 
 
 def sides(slug: str) -> list[int]:
@@ -56,7 +57,7 @@ def sides(slug: str) -> list[int]:
 def build(slug: str, side: int) -> tuple[nn.Module, tuple[Tensor, ...]]:
     """Return a block and its input, a (1, CHANNELS, side, side) map."""
     example = import_module(CATALOGUE[slug].module).example
-    block, inputs = example(B=1, C=CHANNELS, H=side, W=side, **BLOCKS[slug])
+    block, inputs = example(B=1, C=CHANNELS, H=side, W=side, **IN_USE.get(slug, {}))
     return block, inputs
 
 
@@ -87,7 +88,8 @@ def exponent(positions: Sequence[int], values: Sequence[float]) -> float:
 @torch.no_grad()
 def measure(rounds: int) -> dict[str, dict[str, Any]]:
     """Return the processor time of the fastest round and the peak memory of each block at each size."""
-    cases = {(slug, side): build(slug, side) for slug in BLOCKS for side in sides(slug)}
+    slugs = blocks()
+    cases = {(slug, side): build(slug, side) for slug in slugs for side in sides(slug)}
     order = list(cases)
     fastest = dict.fromkeys(order, float("inf"))
     with tqdm(total=(1 + rounds) * len(order), unit="call") as bar:
@@ -107,7 +109,7 @@ def measure(rounds: int) -> dict[str, dict[str, Any]]:
             "milliseconds": [round(fastest[slug, side], 4) for side in sides(slug)],
             "bytes": [bytes_alive[slug, side] for side in sides(slug)],
         }
-        for slug in BLOCKS
+        for slug in slugs
     }
 
 
@@ -128,7 +130,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
-    blocks = with_exponents(measure(arguments.rounds))
+    measured = with_exponents(measure(arguments.rounds))
     setting = {
         "torch": torch.__version__.partition("+")[0],
         "date": datetime.date.today().isoformat(),
@@ -138,9 +140,9 @@ def main() -> None:
         "channels": CHANNELS,
         "fitted": FITTED,
     }
-    FILE.write_text(json.dumps({"setting": setting, "blocks": blocks}, indent=1) + "\n", encoding="utf-8")
+    FILE.write_text(json.dumps({"setting": setting, "blocks": measured}, indent=1) + "\n", encoding="utf-8")
     print("| block | complexity | time | memory |\n|---|---|---|---|")
-    for slug, block in blocks.items():
+    for slug, block in measured.items():
         growth = (f"N^{exponent:.2f}" for exponent in block["exponents"].values())
         print(f"| {slug} | {CATALOGUE[slug].complexity} | {' | '.join(growth)} |")
 

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures.style import COLORS, Say, english, new_figure
+from snippets.catalogue import CATALOGUE
 
 
 def names(say: Say) -> dict[str, tuple[str, str]]:
@@ -55,7 +56,7 @@ def spread(heights: list[float], gap: float) -> list[float]:
 
 def draw(axes: Axes, kind: str, blocks: dict[str, dict[str, list[float]]], say: Say) -> None:
     """One line for each block, its name where it ends."""
-    named = names(say)
+    named = {slug: (CATALOGUE[slug].title.partition(":")[0], COLORS[-1]) for slug in blocks} | names(say)
     unit = 1e-6 if kind == "bytes" else 1.0
     lines = {slug: (block["positions"], unit * np.array(block[kind])) for slug, block in blocks.items()}
     for slug, (x, y) in lines.items():
