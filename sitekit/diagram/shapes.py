@@ -49,10 +49,8 @@ def render(graph: Graph, say: Say) -> str:
     )
     scrolls = "" if fits else f' tabindex="0" role="group" aria-label="{title}"'
     style = f' style="max-width:{"100%" if fits else "none"};height:auto"'
-    # What styles/offscreen.css must know: the height, or the shape where the diagram shrinks with the page
-    known = f"--ratio: {width} / {height}; max-width: {width}px" if fits else f"--height: {height}px"
     return (
-        f'<div class="dataflow" data-later=""{scrolls} style="{known}">'
+        f'<div class="dataflow"{scrolls}>'
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img"{style}'
         f' viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
         f"<title>{title}</title><desc>{escape(describe(graph, say))}</desc>"

@@ -11,14 +11,13 @@ from typing import Any
 from markdown import Extension, Markdown  # type: ignore[import-untyped]
 
 from sitekit.language import ENGLISH, LANGUAGES
-from sitekit.markdown.bodies import Bodies
 from sitekit.markdown.citations import Citations
+from sitekit.markdown.code import Code
 from sitekit.markdown.fences import SUPERFENCES, Leftovers
 from sitekit.markdown.formulas import Formulas
 from sitekit.markdown.includes import Includes
 from sitekit.markdown.linebreaks import LineBreaks
 from sitekit.markdown.links import Links
-from sitekit.markdown.offscreen import Lines
 from sitekit.markdown.reconstructions import Reconstructions
 from sitekit.markdown.tables import Tables
 from sitekit.markdown.unsearched import LeftOut
@@ -51,14 +50,13 @@ class SiteExtension(Extension):  # type: ignore[misc]
         md.treeprocessors.register(Links(md), "sitekit-links", 15)  # the parts come in
         # 5: table of contents and anchors
         md.treeprocessors.register(Tables(md), "sitekit-tables", 2)
-        md.treeprocessors.register(Bodies(md), "sitekit-bodies", 1)
 
         # Its HTML
         md.postprocessors.register(LineBreaks(md), "sitekit-linebreaks", 35)
         # 30: the blocks of code come in
         md.postprocessors.register(LeftOut(md), "sitekit-unsearched", 7)
         md.postprocessors.register(Formulas(md), "sitekit-formulas", 6)
-        md.postprocessors.register(Lines(md), "sitekit-offscreen", 5)
+        md.postprocessors.register(Code(md), "sitekit-code", 5)
 
 
 def makeExtension(**options: Any) -> SiteExtension:

@@ -10,7 +10,6 @@ from nbformat import NotebookNode, from_dict
 
 from sitekit import paths
 from sitekit.errors import BuildError
-from sitekit.markdown.offscreen import ratio
 from sitekit.notebooks.cells import original
 from sitekit.notebooks.execute import code, line_of
 from sitekit.store import ask
@@ -84,8 +83,8 @@ def _figure(data: NotebookNode, alt: str, name: str) -> str:
         return f'<div class="atlas-figure"><img alt="{alt}" src="{source}"></div>'
     svg = clean(data["image/svg+xml"], name).replace("<svg", f'<svg aria-label="{alt}"', 1)
     width, _ = size(svg)
-    style = f"max-width: {width * 4 / 3:.0f}px; {ratio(svg)}"  # a point is 4/3 pixels
-    return f'<div class="atlas-figure" data-later="" style="{style}">{svg}</div>'
+    style = f"max-width: {width * 4 / 3:.0f}px"  # a point is 4/3 pixels
+    return f'<div class="atlas-figure" style="{style}">{svg}</div>'
 
 
 def _fence(language: str, text: str) -> str:

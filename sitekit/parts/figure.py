@@ -6,7 +6,6 @@ from sitekit import pages
 from sitekit.errors import fail
 from sitekit.kinds import figures
 from sitekit.language import Language
-from sitekit.markdown.offscreen import ratio
 from sitekit.parts import part
 from sitekit.pieces.elements import element
 from sitekit.pieces.named import chosen, mechanism_named
@@ -32,4 +31,4 @@ def figure(body: str, language: Language) -> str:
 
 def _labelled(svg: str, label: str) -> str:
     named = svg.replace("<svg ", f'<svg aria-label="{escape(label)}" ', 1)
-    return element("figure", named, class_="atlas-figure", data_later="", style=ratio(svg))
+    return element("figure", named, class_="atlas-figure")

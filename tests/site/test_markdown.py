@@ -140,27 +140,13 @@ def test_what_belongs_together_stays_on_one_line(site: Path) -> None:
     assert "3 × 3" in page.pre.text
 
 
-def test_blocks_between_headings_are_laid_out_by_themselves(site: Path) -> None:
-    """Those before the first section stay as they are; a piece ends at a heading or when it is full."""
-    blocks = [f"block {number}" for number in range(8)]
-    text = ["# Title", "above", "## One", *blocks, "### Two", "last", "## Empty", "## Three", "end"]
-    html = render(site, "\n\n".join(text))
-    found = [
-        [block.text for block in part.find_all("p")] if part.has_attr("data-later") else part.text
-        for part in html.find_all(recursive=False)
-    ]
-    assert found == [
-        "Title",
-        "above",
-        "One",
-        blocks[:5],
-        blocks[5:],
-        "Two",
-        ["last"],
-        "Empty",
-        "Three",
-        ["end"],
-    ]
+def test_code_has_elements_only_for_what_has_a_colour(site: Path) -> None:
+    code = 'def f(x):\n    return x.a + "<1>"  # so\n'
+    block = render(site, f"```python\n{code}```\n").select_one("pre > code")
+    assert block
+    assert block.get_text() == code
+    assert [span.text for span in block.find_all("span")] == ["def", "f", "return", '"<1>"', "# so"]
+    assert block["tabindex"] == "0"  # the keyboard scrolls it
 
 
 def test_unknown_citation_is_refused_with_file_line_and_nearest_key(site: Path) -> None:

@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 from tests.site.conftest import CHROMIUM
 
 SUBPATH = "/below/a-path/"
-HOOKS = ("languages", "assets", "plain")
+HOOKS = ("languages", "release", "assets", "replaced", "plain")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found")
 
 
