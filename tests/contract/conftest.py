@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _about(item: pytest.Item) -> Iterator[str]:
     """Yield the slugs of the mechanisms that a test of the contract is about."""
     parameters: dict[str, Any] = item.callspec.params if hasattr(item, "callspec") else {}
-    for key in ("name", "case"):
+    for key in ("name", "case", "slug"):
         if key in parameters:
             yield slug(parameters[key]).partition(":")[0]
     if "page" in parameters:

@@ -1,5 +1,6 @@
 """A mechanism is added in five steps: module, proof, figure, two pages and a row, with a citation."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -117,3 +118,59 @@ def test_a_catalogue_that_cannot_be_read_is_one_sentence(
     place, text = done.stderr.strip().split(": ", 1)
     assert place.startswith("snippets/catalogue.py:")
     assert text == message
+
+
+COPIED = ("benchmarks", "deploy", "docs", "figures", "sitekit", "snippets", "tests", "pyproject.toml")
+ORIGINAL = "attention_domain/channel/senet"
+STEPS = (
+    f"snippets/{ORIGINAL}.py",
+    "tests/attention_domain/channel/test_senet.py",
+    f"figures/{ORIGINAL}.py",
+    "docs/en/attention-domain/channel/senet.md",
+    "docs/zh/attention-domain/channel/senet.md",
+)
+ROW = """
+        Mechanism(
+            path="attention_domain/channel/twin",
+            title="Twin",
+            weights=Weights.SOFT,
+            domain=Domain.CHANNEL,
+            chapter=Chapter.GATES,
+            citation="hu2018senet",
+            parameters="2*C**2/r + C/r + C",
+            macs="2*B*C**2/r",
+            complexity="O(N C + C^2 / r)",
+            evidence=(Evidence.PAPER,),
+        ),
+"""
+
+
+@pytest.fixture
+def grown(tmp_path: Path) -> SmallAtlas:
+    """A copy of the whole atlas with one more mechanism: SENet under another name, added in five steps."""
+    for name in COPIED:
+        source = small_atlas.ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, tmp_path)
+    atlas = SmallAtlas(tmp_path)
+    for path in STEPS:
+        text = (tmp_path / path).read_text(encoding="utf-8")
+        atlas.write(path.replace("senet", "twin"), re.sub(r"(?<!\d)senet", "twin", text))  # not the citation
+    catalogue = (tmp_path / CATALOGUE).read_text(encoding="utf-8")
+    place = catalogue.index("        Mechanism(\n", catalogue.index(f'"{ORIGINAL}"'))
+    atlas.write(CATALOGUE, catalogue[:place] + ROW.lstrip("\n") + catalogue[place:])
+    return atlas
+
+
+def test_five_steps_suffice_for_the_contract(grown: SmallAtlas) -> None:
+    """What commands record is made first, the export aside, which needs packages of its own."""
+    proof = STEPS[1].replace("senet", "twin")
+    recorded = grown.python("-m", "pytest", "-q", "-n", "0", "--record", proof)
+    assert recorded.returncode == 0, recorded.stdout
+    wanted = "(twin or missing or reading_order or lead_to_one or related or benchmark) and not onnx"
+    files = ("tests/contract", "tests/test_benchmarks.py", "tests/test_coverage.py")
+    done = grown.python("-m", "pytest", "-q", "-n", "0", "-k", wanted, *files)
+    assert done.returncode == 0, done.stdout
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 80
