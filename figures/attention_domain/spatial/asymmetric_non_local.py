@@ -39,7 +39,7 @@ def seen() -> Tensor:
 
 def figure(say: Say = english) -> Figure:
     """Rows: queries. Columns: the picture, then the anchors of each grid; black is zero, all grids alike."""
-    drawn, axes = new_figure(2, 1 + len(PYRAMID), height=3.0)
+    drawn, axes = new_figure(2, 1 + len(PYRAMID), height=3.1)
     for row, ((i, j), weights) in enumerate(zip(QUERIES, seen(), strict=True)):
         left, *right = axes[row * len(axes) // 2 : (row + 1) * len(axes) // 2]
         show_image(left, picture(PICTURE, (SIZE, SIZE)), say("query", "查询") if row == 0 else "")

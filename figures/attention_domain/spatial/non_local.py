@@ -46,7 +46,7 @@ def figure(say: Say = english) -> Figure:
     }
     image = picture("astronaut", (SIZE, SIZE))
     x = features(image)
-    drawn, axes = new_figure(2, 5, height=3.0)
+    drawn, axes = new_figure(2, 5, height=3.1)
     for row, (i, j) in enumerate(QUERIES):
         show_image(axes[5 * row], image, say("query", "查询") if row == 0 else "")
         axes[5 * row].plot(j, i, "o", ms=10, mfc="none", mec="white", mew=2.5)

@@ -250,7 +250,7 @@ def trained() -> tuple[dict[str, Score], dict[str, tuple[Tensor, ...]]]:
 def figure(say: Say = english) -> Figure:
     """Draw where the two that learn to look do look, and how well all read."""
     (scores, looks), called = trained(), names(say)
-    drawing, _ = new_figure(height=5.0)
+    drawing, _ = new_figure(height=5.2)
     drawing.clear()
     above, below = drawing.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.8))[:, 0]
     axes = above.subplots(1, 4)
