@@ -7,7 +7,7 @@ import pytest
 
 from snippets.catalogue import CATALOGUE
 from tests.conftest import ROOT
-from tests.contract.exceptions import EXCEPTIONS
+from tests.contract.exceptions import reasons
 from tests.contract.walker import CASES, MODULES, slug
 
 
@@ -15,10 +15,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for fixture, values in (("name", MODULES), ("case", CASES)):
         if fixture not in metafunc.fixturenames:
             continue
-        reasons = EXCEPTIONS.get(metafunc.function.__name__, {})
+        excepted = reasons(metafunc.function.__name__)
         cases = []
         for value in values:
-            reason = reasons.get(slug(value))
+            reason = excepted.get(slug(value))
             marks = [pytest.mark.xfail(reason=reason, strict=True)] if reason else []
             cases.append(pytest.param(value, id=slug(value), marks=marks))
         metafunc.parametrize(fixture, cases)

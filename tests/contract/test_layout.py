@@ -9,7 +9,7 @@ import pytest
 from sitekit import steps
 from snippets.catalogue import CATALOGUE, Chapter, Domain
 from tests.conftest import ROOT
-from tests.contract.exceptions import EXCEPTIONS
+from tests.contract.exceptions import STATED, reasons
 from tests.contract.walker import CASES, sizes, slug
 
 
@@ -51,10 +51,17 @@ def test_names_lead_to_one_mechanism() -> None:
     assert len(names) == len(dict(names))
 
 
-def test_exceptions_name_real_tests_and_slugs() -> None:
+def test_exceptions_name_real_tests_and_cases_of_their_own() -> None:
     texts = [file.read_text() for file in (ROOT / "tests" / "contract").glob("test_*.py")]
     known = {slug(case) for case in CASES}
-    for check, reasons in EXCEPTIONS.items():
-        assert any(re.search(rf"def {check}\(\s*(name|case)\b", text) for text in texts), check
-        assert set(reasons) <= known
-        assert all(reasons.values())
+    for mechanism, found in STATED.items():
+        for check, excepted in found.items():
+            assert any(re.search(rf"def {check}\(\s*(name|case)\b", text) for text in texts), check
+            assert {case.partition(":")[0] for case in excepted} == {mechanism}
+            assert set(excepted) <= known
+            assert all(excepted.values())
+
+
+def test_exceptions_are_found_where_they_are_stated() -> None:
+    assert set(reasons("test_gradcheck")) >= {"em_attention", "ram", "hamburger:vq"}
+    assert reasons("test_no_such") == {}

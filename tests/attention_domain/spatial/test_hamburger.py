@@ -13,6 +13,20 @@ from tests.measure import Measured
 from tests.memory import peak_bytes
 from tests.resnet import parameters
 
+EXCEPTIONS = {
+    "test_gradcheck": {
+        "hamburger": "all rounds but the last are constants in the backward pass, as in the paper",
+        "hamburger:vq": "all rounds but the last are constants in the backward pass, as in the paper",
+        "hamburger:cd": "all rounds but the last are constants in the backward pass, as in the paper",
+    },
+    "test_second_derivative": {
+        "hamburger": "all rounds but the last are constants in the backward pass, as in the paper",
+        "hamburger:vq": "all rounds but the last are constants in the backward pass, as in the paper",
+        "hamburger:cd": "all rounds but the last are constants in the backward pass, as in the paper",
+    },
+}
+"""Checks of the contract that it cannot pass, with the reason."""
+
 EPS = 1e-6
 
 
