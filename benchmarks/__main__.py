@@ -30,8 +30,6 @@ def main() -> None:
     unknown = [name for name in arguments.names if name not in every]
     if unknown:
         parser.error(f"no benchmark {unknown[0]!r}; there are {', '.join(every)}")
-    if arguments.rounds < 2:
-        parser.error("quartiles need 2 rounds at least")
     warnings.filterwarnings("ignore")  # of the public modules
     torch.set_num_threads(1)
     keep_freed_memory()

@@ -24,8 +24,10 @@ class Ratio:
 
     @classmethod
     def of(cls, ours: Sequence[float], theirs: Sequence[float]) -> "Ratio":
-        """Compare each time with that of the same turn."""
+        """Compare each time with that of the same turn; a single turn has no quartiles but itself."""
         ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+        if len(ratios) == 1:
+            return cls(*ratios * 3)
         return cls(*statistics.quantiles(ratios, n=4, method="inclusive"))
 
     @property
