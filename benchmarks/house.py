@@ -158,7 +158,9 @@ def load(browser: Browser, house: House) -> dict[str, float]:
         protocol = context.new_cdp_session(tab)
         protocol.send("Performance.enable")
         protocol.send("Emulation.setCPUThrottlingRate", {"rate": SLOWED})
-        tab.goto(f"{house.address}{page}/", wait_until="load", timeout=PATIENCE * 1e3)
+        answer = tab.goto(f"{house.address}{page}/", wait_until="load", timeout=PATIENCE * 1e3)
+        if answer is None or not answer.ok:
+            sys.exit(f"{house.root.name} has no page {page}")
         before, now = -1.0, work(protocol)
         while now > before + 0.02:  # until it rests
             tab.wait_for_timeout(1000)
