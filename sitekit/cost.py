@@ -52,17 +52,18 @@ def make(slug: str) -> dict[str, Any]:
 
 
 def count(module: ModuleType, sizes: Sizes) -> CostRow:
-    """Count one forward pass of `example(**sizes)`, done on the meta device, which has shapes but no values.
+    """Count one forward pass of `example(**sizes)`, run on the meta device, which has shapes but no values.
 
     Raises:
         ValueError: the snippet refuses these sizes.
     """
     block, inputs = module.example(**sizes)
+    block.to("meta")
+    inputs = tuple(tensor.to("meta") for tensor in inputs)
     with torch.no_grad():
         weights = sum(tensor.numel() for tensor in tensors(block.attention(*inputs)))
-    block.to("meta")
-    with FlopCounterMode(display=False) as counter:
-        block(*(tensor.to("meta") for tensor in inputs))
+        with FlopCounterMode(display=False) as counter:
+            block(*inputs)
     parameters = sum(parameter.numel() for parameter in block.parameters())
     return CostRow(dict(sizes), parameters, counter.get_total_flops() // 2, weights)
 
