@@ -17,13 +17,12 @@ from torch import Tensor, nn
 def pool(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """Return mean and maximum over a dimension, which stays with size 1.
 
-    Of several equal maxima one gets the whole gradient, as in the released code; `amax`, which would share
-    it, is faster where there is none. The sum is taken in float32 at least and divided afterwards: so the
-    gradient of the mean is one number per sum, never a map.
+    Of several equal maxima one gets the whole gradient, as in the released code; `amax` would share it. The
+    sum is taken in float32 at least and divided afterwards: so the gradient of the mean is one number per
+    sum, never a map.
     """
     total = x.sum(dim, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))
-    maximum = x.max(dim, keepdim=True).values if x.requires_grad else x.amax(dim, keepdim=True)
-    return (total / x.shape[dim]).to(x.dtype), maximum
+    return (total / x.shape[dim]).to(x.dtype), x.max(dim, keepdim=True).values
 
 
 class ChannelGate(nn.Module):
