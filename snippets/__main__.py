@@ -1,17 +1,18 @@
-"""Command line of the atlas: `python -m snippets [list | show NAME | run NAME]`."""
+"""Command line of the atlas: `python -m snippets`, or `attention-atlas` where it is installed."""
 
 import argparse
-import ast
 import importlib.util
 import os
-import re
 import runpy
 import sys
 from io import TextIOWrapper
 from itertools import product
 from pathlib import Path
 
-from snippets.catalogue import CATALOGUE, Domain, Mechanism, UnknownMechanismError, Weights, find, fold
+from . import copies
+from .catalogue import CATALOGUE, Domain, Mechanism, UnknownMechanismError, Weights
+from .changes import changes
+from .lookup import named, source
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,78 +30,93 @@ def list_mechanisms() -> None:
     print("\n\n".join("\n".join([head, *lines]) for head, lines in blocks.items()))
 
 
-def source(row: Mechanism) -> Path:
-    """File of a mechanism."""
-    return Path(__file__).parent / f"{row.path}.py"
-
-
-def titles(row: Mechanism) -> list[str]:
-    """Titles of the papers that the module names, the first of them being its own."""
-    docstring = ast.get_docstring(ast.parse(source(row).read_text(encoding="utf-8"))) or ""
-    papers = re.split(r"\n(?:Code|Differs):", docstring.partition("Paper:")[2])[0]
-    return re.findall(r'"([^"]+)"', papers)
-
-
-def named(name: str) -> Mechanism:
-    """Return the mechanism with this slug, title or alias, or the one of the paper with this title.
-
-    Raises:
-        UnknownMechanismError: the name is unknown, or several modules come from the paper.
-
-    >>> named("Squeeze-and-Excitation Networks").slug
-    'senet'
-    """
-    try:
-        return find(name)
-    except UnknownMechanismError:
-        papers = {row.slug: [fold(title) for title in titles(row)] for row in CATALOGUE.values()}
-    found = [slug for slug, (first, *_) in papers.items() if first == fold(name)]
-    found = found or [slug for slug, known in papers.items() if fold(name) in known]
-    if not found:
-        return find(name)
-    if len(found) > 1:
-        raise UnknownMechanismError(f"several modules name this paper: {', '.join(sorted(found))}")
-    return CATALOGUE[found[0]]
-
-
 def without_torch(row: Mechanism) -> str:
     """Say in one sentence that this Python has no torch, and which one has."""
     lacking = f"{sys.executable} has no torch"
     for python in (ROOT / ".venv/bin/python", ROOT / ".venv/Scripts/python.exe"):
         if python.exists() and any((ROOT / ".venv").glob("[Ll]ib/**/site-packages/torch")):
-            return f"{lacking}, {python} has: run {os.path.relpath(python)} -m snippets run {row.slug}"
+            return f"{lacking}, {python} has: run {os.path.relpath(python)} -m {__package__} run {row.slug}"
     return f"{lacking}: {sys.executable} -m pip install torch, or `make build`, which sets up .venv"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0, 1 without torch, or 2 for an unknown name."""
-    parser = argparse.ArgumentParser(
-        prog="python -m snippets", description="Attention mechanisms, one module each."
+def status(folder: Path) -> None:
+    """Print the state of each copy."""
+    for copy in copies.copies(folder):
+        print(f"{copy.file}: {copy.state} (atlas {copy.version})")
+
+
+def update(folder: Path) -> None:
+    """Print what changes in each copy that is behind, and what becomes of each copy."""
+    for copy in copies.copies(folder):
+        print("\n".join([*copies.update(copy), f"{copy.file}: {outcome(copy)}"]))
+
+
+def outcome(copy: copies.Copy) -> str:
+    """What `update` does with a copy."""
+    if not copy.behind:
+        return copy.state
+    return "edited, so it stays as it is" if copy.edited else "replaced"
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return what reads the command line."""
+    found = argparse.ArgumentParser(
+        prog=f"python -m {__package__}", description="Attention mechanisms, one module each."
     )
-    commands = parser.add_subparsers(dest="command", metavar="list | show NAME | run NAME")
+    commands = found.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("list", help="list the mechanisms by taxonomy (the default)")
-    for command, text in (("show", "print the source"), ("run", "run the example")):
-        commands.add_parser(command, help=text).add_argument(
-            "name", help="slug, title, alias or paper's title"
-        )
-    options = parser.parse_args(arguments)
+    for command, names, text in (
+        ("show", ["name"], "print the source"),
+        ("run", ["name"], "run the example"),
+        ("diff", ["old", "new"], "print what changes from one module to another, without docstrings"),
+    ):
+        asked = commands.add_parser(command, help=text)
+        for name in names:
+            asked.add_argument(name, help="slug, title, alias or paper's title")
+    asked = commands.add_parser("add", help="copy modules into a project")
+    asked.add_argument("names", nargs="+", metavar="name", help="slug, title, alias or paper's title")
+    asked.add_argument("--to", type=Path, default=Path(), metavar="FOLDER", help="made if it is not there")
+    for command, text in (
+        ("status", "say which copies were edited or are behind"),
+        ("update", "show what changed in copies that are behind, replace those not edited"),
+    ):
+        asked = commands.add_parser(command, help=text)
+        asked.add_argument("folder", type=Path, nargs="?", default=Path(), help="all copies in it and below")
+    return found
+
+
+def answer(options: argparse.Namespace) -> int:
+    """Do what was asked and return the exit status."""
+    match options.command:
+        case "show":
+            # the file as it is, whatever the encoding of the terminal
+            sys.stdout.buffer.write(source(named(options.name)).read_bytes())
+        case "run":
+            row = named(options.name)
+            if importlib.util.find_spec("torch") is None:
+                print(without_torch(row), file=sys.stderr)
+                return 1
+            runpy.run_path(str(source(row)), run_name="__main__")
+        case "diff":
+            print("\n".join(changes(named(options.old), named(options.new))))
+        case "add":
+            print("\n".join(map(str, copies.add(map(named, options.names), options.to))))
+        case "status":
+            status(options.folder)
+        case "update":
+            update(options.folder)
+        case _:
+            list_mechanisms()
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit status: 0, 1 without torch, or 2 for what cannot be done."""
     try:
-        row = named(options.name) if options.command in ("show", "run") else None
-    except UnknownMechanismError as error:
+        return answer(parser().parse_args(arguments))
+    except (UnknownMechanismError, copies.CopyError) as error:
         print(error, file=sys.stderr)
         return 2
-    if row is None:
-        list_mechanisms()
-    elif options.command == "show":
-        sys.stdout.buffer.write(
-            source(row).read_bytes()
-        )  # the file as it is, whatever the terminal's encoding
-    elif importlib.util.find_spec("torch") is None:
-        print(without_torch(row), file=sys.stderr)
-        return 1
-    else:
-        runpy.run_path(str(source(row)), run_name="__main__")
-    return 0
 
 
 def run() -> int:

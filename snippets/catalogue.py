@@ -156,7 +156,7 @@ class Mechanism:
     @property
     def module(self) -> str:
         """Import name of the module."""
-        return "snippets." + self.path.replace("/", ".")
+        return f"{__package__}.{self.path.replace('/', '.')}"
 
 
 class UnknownMechanismError(LookupError):
@@ -179,7 +179,7 @@ def find(name: str) -> Mechanism:
     if found := names.get(fold(name)):
         return found
     near = get_close_matches(fold(name), names, n=1)
-    hint = f"; did you mean '{names[near[0]].slug}'?" if near else "; `python -m snippets` lists all"
+    hint = f"; did you mean '{names[near[0]].slug}'?" if near else f"; `python -m {__package__}` lists all"
     raise UnknownMechanismError(f"unknown mechanism '{name}'{hint}")
 
 

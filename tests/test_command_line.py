@@ -13,8 +13,9 @@ import pytest
 from pybtex.database import parse_file
 
 from snippets import __main__ as command_line
-from snippets.__main__ import main, named, titles, without_torch
+from snippets.__main__ import main, without_torch
 from snippets.catalogue import CATALOGUE, Chapter, Domain, UnknownMechanismError, Weights, fold
+from snippets.lookup import named, titles
 from tests.conftest import ROOT
 
 PIPES: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}

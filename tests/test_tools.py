@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from mkdocs.utils.yaml import yaml_load
 
+from snippets import __version__
 from tests.conftest import ROOT
 
 PINS = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split())
@@ -42,13 +43,12 @@ def test_actions_are_pinned_by_commit(workflow: Path) -> None:
 
 
 def test_version_and_date_are_the_same_everywhere() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     citation = yaml_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     newest = re.search(
         r"^## \[(.*)\] - (.*)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE
     )
     assert newest
-    assert newest[1] == citation["version"] == project["version"]
+    assert newest[1] == citation["version"] == __version__
     assert newest[2] == str(citation["date-released"])
 
 
