@@ -1,7 +1,10 @@
-"""The look of all figures: readable at 720 px and on a phone, on light and on dark pages.
+"""The look of all figures, and their grammar: readable on a phone, on light and on dark pages.
 
-A figure is FIGURE_WIDTH inches wide and is scaled to the width of the page, so its text scales too: 11 pt in
-6 inches is 18 px in a column of 720 px and 9 px on a phone of 390 px. Put little side by side.
+A figure is FIGURE_WIDTH inches wide and is scaled to the width of the page, so its text scales too: 10 pt,
+the smallest there is, is 11 px on a phone that has 340 px for a figure, and 17 px at 500 px, the
+largest it is shown. Put little side by side: four panels, five if their titles are short.
+
+Every row and column has a name in the picture. Where a colour means a number, `color_bar` says which.
 
 Black is printed in the text colour of the page. Every other colour must be readable on both backgrounds;
 those of COLORS are, and they stay distinct for colour-blind readers.
@@ -26,7 +29,7 @@ from torch import Tensor
 Say = Callable[[str, str], str]
 """Picks the word in the language of the page: `say("weight", "权重")`."""
 
-FIGURE_WIDTH = 6.0
+FIGURE_WIDTH = 4.2
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#b8679a", "#a07800", "#808080")
 WEIGHT_MAP = "magma"  # the colour map of attention weights
 
@@ -73,7 +76,7 @@ def chinese(_: str, word: str) -> str:
 
 
 def new_figure(
-    rows: int = 1, columns: int = 1, height: float = 3.0, **options: Any
+    rows: int = 1, columns: int = 1, height: float = 2.4, **options: Any
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure FIGURE_WIDTH inches wide, `height` inches high, and its axes row by row.
 
@@ -119,6 +122,43 @@ def show_weights(
         options |= {"alpha": 0.65, "extent": (left, right, bottom, top), "aspect": axes.get_aspect()}
     axes.imshow(values, **options)
     _bare(axes, title)
+
+
+def color_bar(panels: Sequence[Axes], say: Say, meaning: str = "") -> None:
+    """Say below `panels` what the colours of those that have a colour map mean: weights, unless it is told.
+
+    The ends of the bar are numbers if all have one scale. Otherwise each has its own, to its largest.
+    """
+    pictures = [picture for panel in panels for picture in panel.images]
+    mapped = [picture for picture in pictures if picture.get_cmap().name != "gray"]
+    scales = {picture.get_clim() for picture in mapped}
+    low, high = mapped[0].get_clim()
+    ends = [f"{end:.2g}".replace("-", "\N{MINUS SIGN}") for end in (low, high)]
+    if len(scales) > 1:
+        largest = say("largest", "最大")
+        ends = ["0" if low == 0 else f"\N{MINUS SIGN}{largest}", largest]
+    figure = panels[0].get_figure()
+    assert isinstance(figure, Figure)
+    bar = figure.colorbar(mapped[0], ax=list(panels), location="bottom", shrink=0.7, aspect=30, pad=0.03)
+    bar.set_ticks([low, high], labels=ends)
+    bar.set_label(meaning or say("weight", "权重"), labelpad=-9)  # between the ends
+    bar.ax.tick_params(length=0)
+    bar.outline.set_visible(False)
+
+
+def name_rows(panels: Sequence[Axes], names: Sequence[str]) -> None:
+    """Write a name at the left of each row of `panels`."""
+    columns = len(panels) // len(names)
+    for panel, name in zip(panels[::columns], names, strict=True):
+        panel.set_ylabel(name)
+
+
+def mark(axes: Axes, row: float, column: float, name: str = "") -> None:
+    """Draw a ring around a position, the query; beside it its name, if several have one."""
+    axes.plot(column, row, "o", ms=9, mfc="none", mec="white", mew=2)
+    axes.annotate(
+        name, (column, row), (7, 0), textcoords="offset points", color="white", va="center", weight="bold"
+    )
 
 
 def picture(name: str = "astronaut", size: Sequence[int] = (128, 128)) -> Tensor:

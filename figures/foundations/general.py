@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from figures.style import COLORS, Say, english, new_figure, picture, show_image, show_weights
+from figures.style import COLORS, Say, color_bar, english, new_figure, picture, show_image, show_weights
 from snippets.foundations.general import normalise, what, when, where
 
 HEIGHT, WIDTH = 90, 120
@@ -36,14 +36,15 @@ def bars(axes: Axes, heights: Tensor, names: str, colors: tuple[str, ...], title
 
 def figure(say: Say = english) -> Figure:
     """Above: the three frames. Below: the weights over frames, over channels and over positions."""
-    drawn, axes = new_figure(2, 3, height=3.8)
+    drawn, axes = new_figure(2, 3, height=3.6)
     for number, (frame, place) in enumerate(zip(clip()[0], axes, strict=False), start=1):
         show_image(place, frame, f"t = {number}")
     g = weights()
-    bars(axes[3], g["when"], "123", (COLORS[5],), say("when (T)", "何时 (T)"))
-    bars(axes[4], g["what"], "RGB", (COLORS[1], COLORS[2], COLORS[0]), say("what (C)", "什么 (C)"))
-    show_weights(axes[5], g["where"], say("where (H, W)", "何处 (H, W)"))
+    bars(axes[3], g["when"], "123", (COLORS[5],), say("when\n(T)", "何时\n(T)"))
+    bars(axes[4], g["what"], "RGB", (COLORS[1], COLORS[2], COLORS[0]), say("what\n(C)", "什么\n(C)"))
+    show_weights(axes[5], g["where"], say("where\n(H, W)", "何处\n(H, W)"))
     axes[5].set_anchor("N")
+    color_bar(axes, say)
     return drawn
 
 

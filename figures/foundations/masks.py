@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from figures.style import COLORS, Say, english, new_figure, show_image, show_weights
+from figures.style import COLORS, Say, color_bar, english, new_figure, show_image, show_weights
 from snippets.foundations.masks import MaskedAttention, causal, padding
 
 WANTED = (0, 4, 0, 4, 0, 4)  # six different pictures
@@ -48,10 +48,10 @@ def _digits(axes: Axes) -> None:
 
 def figure(say: Say = english) -> Figure:
     """Left: masks, bright = True. Right: weights. Rows ask, columns are asked; blank is padding."""
-    drawn, axes = new_figure(2, 2, height=6.3)
+    drawn, axes = new_figure(2, 2, height=5.0)
     names = (
-        (say("mask", "掩码"), say("weights under mask", "掩码下的权重")),
-        (say("~mask", "反掩码"), say("weights under ~mask", "反掩码下的权重")),
+        (say("mask", "掩码"), say("weights", "权重")),
+        (say("~mask", "反掩码"), say("weights", "权重")),
     )
     for row, allowed, (name, effect) in zip((0, 2), (mask(), ~mask()), names, strict=True):
         show_image(axes[row], allowed[0, 0].double(), name, vmin=-0.6, vmax=1.2)
@@ -60,6 +60,7 @@ def figure(say: Say = english) -> Figure:
             _digits(one)
             hidden = ~mask()[0, 0]
             _outline(one, hidden)
+    color_bar(axes, say)
     return drawn
 
 

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from figures.style import COLORS, Say, english, new_figure, picture, show_image, show_weights
+from figures.style import COLORS, Say, color_bar, english, new_figure, picture, show_image, show_weights
 from snippets.foundations.saliency import Focus, Gate, MaxPooling
 
 SIDE = 120
@@ -48,7 +48,7 @@ def weights() -> tuple[Tensor, Tensor, Tensor]:
 def figure(say: Say = english) -> Figure:
     """The photograph with the two places that ask, the bottom-up gates, and the two top-down maps."""
     gates, winner, focus = weights()
-    drawn, (photograph, bottom_up, *top_down) = new_figure(2, 2, height=6.0)
+    drawn, (photograph, bottom_up, *top_down) = new_figure(2, 2, height=4.8)
     show_image(photograph, picture("astronaut", (SIDE, SIDE)), "x")
     show_weights(bottom_up, gates, say("bottom-up", "自下而上"))
     row, column = divmod(winner.flatten().argmax().item(), SIDE)
@@ -56,10 +56,11 @@ def figure(say: Say = english) -> Figure:
         column, row, marker="o", markersize=16, fillstyle="none", color=COLORS[2], markeredgewidth=3
     )
     for number, (axes, place, color) in enumerate(zip(top_down, PLACES, COLORS, strict=False)):
-        show_weights(axes, focus[number], say("top-down, query", "自上而下，查询") + f" {number + 1}")
+        show_weights(axes, focus[number], say("top-down", "自上而下") + f" {number + 1}")
         for panel in (photograph, axes):
             corner = place[1] - 5.5, place[0] - 5.5
             panel.add_patch(Rectangle(corner, 10, 10, fill=False, edgecolor=color, linewidth=3))
+    color_bar([photograph, bottom_up, *top_down], say)
     return drawn
 
 

@@ -31,7 +31,7 @@ def statistics(mode: str, width: int) -> tuple[float, float]:
 
 def figure(say: Say = english) -> Figure:
     """Left: variance of the scores over the width. Right: entropy of the weights; dashed: all keys alike."""
-    drawn, (left, right) = new_figure(1, 2, height=3.3)
+    drawn, (left, right) = new_figure(2, 1, height=5.4)
     names = say("dot", "点积"), "general", say("scaled_dot", "缩放点积"), say("additive", "加性")
     for color, mode, name in zip(COLORS, SHOWN, names, strict=False):
         found = [statistics(mode, width) for width in WIDTHS]

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from skimage import data
 from torch import Tensor
 
-from figures.style import Say, english, new_figure, show_image, show_weights
+from figures.style import Say, color_bar, english, name_rows, new_figure, show_image, show_weights
 from snippets.attention_domain.branch.condconv import CondConv2d
 
 SIZE = 80
@@ -54,7 +54,7 @@ def figure(say: Say = english) -> Figure:
     conv, x = layer(), with_detail(noisy)
     weights, y = conv.attention(x), conv(x)
     kernels = (weights @ conv.experts).view(-1, *conv.kernel_shape)[:, 0, 0]
-    drawn, axes = new_figure(3, len(NOISE), height=5.2)
+    drawn, axes = new_figure(3, len(NOISE), height=4.9)
     for column in range(len(NOISE)):
         above, middle, below = axes[column :: len(NOISE)]
         show_image(above, noisy[column], vmin=0, vmax=1)
@@ -63,7 +63,7 @@ def figure(say: Say = english) -> Figure:
         above.set_xlabel(f"±{error(noisy[column], clean[0]):.3f}")
         middle.set_xlabel(f"{say('blur', '模糊')} {weights[column, 1].item():.2f}")
         below.set_xlabel(f"±{error(y[column], clean[0]):.3f}")
-    names = say("picture", "图像"), say("kernel", "卷积核"), say("output", "输出")
-    for panel, name in zip(axes[:: len(NOISE)], names, strict=True):
-        panel.set_ylabel(name)
+        above.set_title(f"{say('noise', '噪声')} {NOISE[column]:g}")
+    name_rows(axes, (say("picture", "图像"), say("kernel", "卷积核"), say("output", "输出")))
+    color_bar(axes, say)
     return drawn

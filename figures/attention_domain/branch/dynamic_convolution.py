@@ -55,7 +55,7 @@ def figure(say: Say = english) -> Figure:
     """Above: the weights of all patches at three epochs. Below: the weight of the right kernel by epoch."""
     x = patches()
     conv = layer(x)
-    drawn, axes = new_figure(2, 3, height=4.6, height_ratios=(1, 1))
+    drawn, axes = new_figure(2, 3, height=4.4, height_ratios=(1, 1.8))
     for panel, epoch in zip(axes, SHOWN, strict=False):
         conv.anneal(epoch)
         triangle(panel, conv.attention(x))

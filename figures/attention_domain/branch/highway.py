@@ -45,7 +45,7 @@ def name(gate_bias: float, say: Say) -> str:
 
 def figure(say: Say = english) -> Figure:
     """Above: norm of the gradient by depth. Below: one digit by depth, with bias −3 and without a gate."""
-    drawn, axes = new_figure(3, len(SHOWN), height=5.4, height_ratios=(2.6, 1, 1))
+    drawn, axes = new_figure(3, len(SHOWN), height=4.6, height_ratios=(3.2, 1, 1))
     curves = drawn.add_subplot(clear_row(axes[: len(SHOWN)]))
     way: dict[float, list[Tensor]] = {}
     for gate_bias, color in zip(BIASES, (COLORS[5], *COLORS[1:5]), strict=True):

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from skimage import data
 from torch import Tensor
 
-from figures.style import Say, english, new_figure, show_image, show_weights
+from figures.style import Say, color_bar, english, name_rows, new_figure, show_image, show_weights
 from snippets.attention_domain.branch.sknet import SelectiveKernel
 
 SIZE = 64
@@ -50,12 +50,13 @@ def figure(say: Say = english) -> Figure:
     weights = sk.attention(x).detach()
     outputs = sum(weights[:, m] * branch(x) for m, branch in enumerate(sk.split))
     (field,) = torch.autograd.grad(outputs[:, MEAN, SIZE // 2, SIZE // 2].sum(), x)
-    drawn, axes = new_figure(2, len(SIDES), height=3.4)
+    drawn, axes = new_figure(2, len(SIDES), height=2.9)
     for column in range(len(SIDES)):
         show_image(axes[column], x[column, MEAN])
         below = axes[len(SIDES) + column]
         show_weights(below, field[column, MEAN, REACH, REACH])
-        below.set_xlabel(f"5×5: {weights[column, 1, MEAN].item():.2f}")
-    axes[0].set_ylabel(say("picture", "图像"))
-    axes[len(SIDES)].set_ylabel(say("weights", "权重"))
+        below.set_xlabel(f"{weights[column, 1, MEAN].item():.2f}")
+        axes[column].set_title(say(f"{SIDES[column]} px", f"{SIDES[column]} 像素"))
+    name_rows(axes, (say("picture", "图像"), say("weights", "权重")))
+    color_bar(axes, say)
     return drawn

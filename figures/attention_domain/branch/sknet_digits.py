@@ -72,7 +72,7 @@ def run(seed: int) -> tuple[list[float], list[float], list[Tensor]]:
 
 def figure(say: Say = english) -> Figure:
     """Above: one digit in all sizes. Below: weight of the 5 x 5 branch, a line per seed."""
-    drawn, axes = new_figure(2, len(SIDES), height=4.6, height_ratios=(1, 2.4))
+    drawn, axes = new_figure(2, len(SIDES), height=4.4, height_ratios=(1, 2.4))
     curves = drawn.add_subplot(clear_row(axes[len(SIDES) :]))
     for seed in range(SEEDS):
         right, weights, pictures = run(seed)

@@ -4,7 +4,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from figures.style import Say, english, new_figure, picture, show_image
+from figures.style import Say, color_bar, english, name_rows, new_figure, picture, show_image
 from snippets.attention_domain.channel.gsop import GSoPBlock, covariance
 
 SIZE = 96
@@ -36,7 +36,7 @@ def figure(say: Say = english) -> Figure:
     """Rows: the pictures. Columns: the picture, the covariances with the gates beside them, the output."""
     x, gsop = pictures(), block()
     matrices, gates, y = covariance(gsop.mix(x).flatten(2)), gsop.attention(x).flatten(1), gsop(x)
-    drawn, axes = new_figure(2, 3, height=4.2)
+    drawn, axes = new_figure(2, 3, height=3.6)
     for row in range(2):
         left, middle, right = axes[3 * row : 3 * row + 3]
         show_image(left, x[row], "x" if row == 0 else "")
@@ -46,5 +46,7 @@ def figure(say: Say = english) -> Figure:
         middle.spines[:].set_visible(False)
         middle.tick_params(length=0)
         show_image(right, y[row].clamp(0, 1), "g x" if row == 0 else "")
-    axes[1].set_title(say("covariance, gates", "协方差，门控"))
+    axes[1].set_title(say("covariance,\ngates", "协方差，\n门控"))
+    name_rows(axes, (say("as it is", "原图"), say("red moved", "红色移位")))
+    color_bar(axes, say, say("covariance", "协方差"))
     return drawn

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from skimage import data
 from torch import Tensor, nn
 
-from figures.style import Say, english, new_figure, show_image
+from figures.style import Say, english, name_rows, new_figure, show_image
 from snippets.attention_domain.channel.senet import SEBlock
 
 SIZE = 72
@@ -47,7 +47,7 @@ def figure(say: Say = english) -> Figure:
     channels, se = edges(x), block()
     gates, gated = se.attention(channels), se(channels)
     brightest = channels.quantile(0.98).item()
-    drawn, axes = new_figure(3, 5, height=4.4)
+    drawn, axes = new_figure(3, 5, height=3.2)
     for row in range(3):
         shown = axes[5 * row : 5 * row + 5]
         show_image(shown[0], x[row], "x" if row == 0 else "")
@@ -55,4 +55,5 @@ def figure(say: Say = english) -> Figure:
             title = f"{say('edges', '边缘')} {direction}" if row == 0 else ""
             show_image(shown[c + 1], gated[row, c], title, vmin=0, vmax=brightest)
             shown[c + 1].set_xlabel(f"{gates[row, c].item():.2f}")
+    name_rows(axes, (say("wall", "砖墙"), say("turned", "转 90 度"), say("grass", "草地")))
     return drawn

@@ -4,7 +4,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from figures.style import COLORS, Say, english, new_figure, picture, show_image
+from figures.style import COLORS, Say, clear_row, english, new_figure, picture, show_image
 from snippets.attention_domain.channel.srm import SRMLayer
 
 SIDE, TILE = 128, 16
@@ -33,16 +33,17 @@ def layer() -> SRMLayer:
 
 @torch.no_grad()
 def figure(say: Say = english) -> Figure:
-    """The picture; mean and deviation of its tiles, coloured by the gate; the tiles after their gates."""
+    """The picture, and its tiles after their gates; below, mean and deviation of the tiles."""
     x, srm = tiles(), layer()
     mean, deviation = srm.style(x)[:, 0].unbind(dim=1)
     gates = srm.attention(x)
-    drawn, axes = new_figure(1, 3, height=2.5, width_ratios=(1, 1.25, 1))
-    show_image(axes[0], mosaic(x), "x", vmin=0, vmax=1)
+    drawn, (left, right, *below) = new_figure(2, 2, height=4.2)
+    show_image(left, mosaic(x), "x", vmin=0, vmax=1)
+    show_image(right, mosaic(gates * x), "g x", vmin=0, vmax=1)
+    dots = drawn.add_subplot(clear_row(below))
     colors = [COLORS[1] if gate > 0.5 else COLORS[0] for gate in gates.flatten()]
-    axes[1].scatter(mean, deviation, c=colors, s=18)
-    axes[1].axhline(deviation.mean().item(), color=COLORS[-1], linewidth=1, linestyle="--")
-    axes[1].set(xlabel=say("mean", "均值"), ylabel=say("std", "标准差"))
-    axes[1].set(xticks=[0, 0.5, 1], yticks=[0, 0.2, 0.4], xlim=(0, 1), ylim=(0, 0.4))
-    show_image(axes[2], mosaic(gates * x), "g x", vmin=0, vmax=1)
+    dots.scatter(mean, deviation, c=colors, s=18)
+    dots.axhline(deviation.mean().item(), color=COLORS[-1], linewidth=1, linestyle="--")
+    dots.set(xlabel=say("mean", "均值"), ylabel=say("standard deviation", "标准差"))
+    dots.set(xticks=[0, 0.5, 1], yticks=[0, 0.2, 0.4], xlim=(0, 1), ylim=(0, 0.4))
     return drawn

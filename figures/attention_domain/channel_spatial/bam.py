@@ -3,7 +3,7 @@
 import torch
 from matplotlib.figure import Figure
 
-from figures.style import Say, english, new_figure, picture, show_image
+from figures.style import WEIGHT_MAP, Say, color_bar, english, new_figure, picture, show_image
 from snippets.attention_domain.channel_spatial.bam import BAM
 
 SIZE = (96, 96)
@@ -33,15 +33,19 @@ def block(multiply: bool) -> BAM:
 def figure(say: Say = english) -> Figure:
     """Top: picture, weights of the channels with added scores. Below: scores, weights when multiplied."""
     x = picture("astronaut", SIZE)
-    drawn, axes = new_figure(2, 4, height=3.4)
+    drawn, axes = new_figure(2, 4, height=3.0)
     show_image(axes[0], x, "x")
     scores = block(multiply=False).spatial_branch(x)
     show_image(axes[4], scores, "$M_s$", vmin=-3, vmax=3)
+    axes[4].set_xlabel(
+        f"{scores.min():.1f} {say('to', '到')} {scores.max():.1f}".replace("-", "\N{MINUS SIGN}")
+    )
     for row, multiply in enumerate((False, True)):
         weights = block(multiply).attention(x)[0]
         for channel, weight in enumerate(weights):
             shown = axes[4 * row + 1 + channel]
             title = f"$M_c = {SCORES[channel]:.0f}$" if row == 0 else ""
-            show_image(shown, weight, title, cmap="magma", vmin=0, vmax=1)
+            show_image(shown, weight, title, cmap=WEIGHT_MAP, vmin=0, vmax=1)
         axes[4 * row + 1].set_ylabel("$M_c + M_s$" if row == 0 else r"$M_c \cdot M_s$")
+    color_bar(axes, say, say("gate", "门控"))
     return drawn

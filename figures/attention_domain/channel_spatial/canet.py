@@ -7,7 +7,17 @@ from matplotlib.figure import Figure
 from skimage.filters import gaussian
 from torch import Tensor
 
-from figures.style import COLORS, WEIGHT_MAP, Say, clear_row, english, new_figure, picture, show_image
+from figures.style import (
+    COLORS,
+    WEIGHT_MAP,
+    Say,
+    clear_row,
+    color_bar,
+    english,
+    new_figure,
+    picture,
+    show_image,
+)
 from snippets.attention_domain.channel_spatial.canet import CANet
 
 SEEDS = (0, 1, 2)
@@ -72,14 +82,14 @@ def restored() -> tuple[tuple[Tensor, ...], Tensor, dict[bool, list[float]]]:
 def figure(say: Say = english) -> Figure:
     """Top: noisy, restored and clean picture, weights by pixel. Below: what each seed reached."""
     (x, shown, clean), weights, reached = restored()
-    drawn, axes = new_figure(2, 4, height=3.6, height_ratios=(5, 3))
+    drawn, axes = new_figure(2, 4, height=3.9, height_ratios=(5, 6))
     titles = say("noisy", "含噪"), say("restored", "复原"), say("clean", "干净")
     for panel, image, title in zip(axes, (x, shown, clean), titles, strict=False):
         show_image(panel, image[..., *MIDDLE].clamp(0, 1), title)
     axes[0].set_xlabel(f"{psnr(x, clean):.2f} dB")
     axes[1].set_xlabel(f"{reached[True][0]:.2f} dB")
     show_image(axes[3], weights, say("weights", "权重"), cmap=WEIGHT_MAP)
-    axes[3].set_xlabel(f"{weights.min():.2f} {say('to', '到')} {weights.max():.2f}")
+    color_bar(axes[:4], say)
     below = drawn.add_subplot(clear_row(axes[4:]))
     for row, values in enumerate(reached.values()):
         below.plot(values, [row] * len(values), "o", color=COLORS[row], markersize=8, clip_on=False)

@@ -9,7 +9,7 @@ from skimage import data
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from figures.style import Say, english, new_figure, show_image, show_weights
+from figures.style import Say, color_bar, english, new_figure, show_image, show_weights
 from snippets.attention_domain.channel_spatial.cbam import CBAM
 
 DIGITS = (0, 1, 4)
@@ -104,13 +104,14 @@ def seen() -> tuple[Tensor, Tensor, Tensor]:
 def figure(say: Say = english) -> Figure:
     """Columns: unseen pictures. Rows: picture, spatial gate, channel gates."""
     pictures, spatial, channel = seen()
-    drawn, axes = new_figure(3, COLUMNS, height=3.3, height_ratios=(5, 5, 2))
+    drawn, axes = new_figure(3, COLUMNS, height=2.9, height_ratios=(5, 5, 3))
     for column in range(COLUMNS):
         picture, weights, bars = axes[column::COLUMNS]
-        show_image(picture, pictures[column], vmin=0, vmax=1)
+        show_image(picture, pictures[column], str(column + 1), vmin=0, vmax=1)
         show_weights(weights, spatial[column])
         bars.bar(range(CHANNELS), channel[column].flatten())
         bars.set(ylim=(0, 1), xticks=[], yticks=[])
     for panel, label in zip(axes[::COLUMNS], ("x", "$M_s$", "$M_c$"), strict=True):
         panel.set_ylabel(label, rotation=0, ha="right", va="center")
+    color_bar(axes[: 2 * COLUMNS], say, say("gate", "门控"))
     return drawn

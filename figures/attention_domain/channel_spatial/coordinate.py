@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from skimage import data
 from torch import Tensor
 
-from figures.style import COLORS, Say, english, new_figure, show_image, show_weights
+from figures.style import COLORS, Say, color_bar, english, name_rows, new_figure, show_image, show_weights
 from snippets.attention_domain.channel_spatial.coordinate import CoordinateAttention
 
 SIDE, COIN = 120, 56
@@ -46,11 +46,12 @@ def block() -> CoordinateAttention:
 def figure(say: Say = english) -> Figure:
     """Columns: three scenes. Rows: picture; product of the gates, with both gates beside it."""
     attention = block()
-    drawn, axes = new_figure(2, 3, height=4.3)
-    for column, places in enumerate(SCENES):
+    drawn, axes = new_figure(2, 3, height=3.4)
+    titles = say("one coin", "一枚"), say("two coins", "两枚"), say("diagonal", "对角线")
+    for column, (places, title) in enumerate(zip(SCENES, titles, strict=True)):
         x = scene(places)
         a_h, a_w = attention.gates(x)
-        show_image(axes[column], x, vmin=0, vmax=1)
+        show_image(axes[column], x, title, vmin=0, vmax=1)
         weights = axes[3 + column]
         show_weights(weights, attention.attention(x))
         above, beside = weights.inset_axes((0, 1.04, 1, 0.16)), weights.inset_axes((1.04, 0, 0.16, 1))
@@ -60,6 +61,6 @@ def figure(say: Say = english) -> Figure:
         beside.set(xlim=(0, 1), ylim=(SIDE - 1, 0))
         for bars in (above, beside):
             bars.set_axis_off()
-    axes[0].set_ylabel(say("picture", "图像"))
-    axes[3].set_ylabel(say("weights", "权重"))
+    name_rows(axes, (say("picture", "图像"), say("weights", "权重")))
+    color_bar(axes, say)
     return drawn

@@ -5,7 +5,18 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from figures.style import Say, english, new_figure, picture, show_image, show_weights
+from figures.style import (
+    Say,
+    clear_row,
+    color_bar,
+    english,
+    mark,
+    name_rows,
+    new_figure,
+    picture,
+    show_image,
+    show_weights,
+)
 from snippets.attention_domain.spatial.asymmetric_non_local import APNB, PYRAMID
 
 PICTURE = "rocket"
@@ -38,16 +49,18 @@ def seen() -> Tensor:
 
 
 def figure(say: Say = english) -> Figure:
-    """Rows: queries. Columns: the picture, then the anchors of each grid; black is zero, all grids alike."""
-    drawn, axes = new_figure(2, 1 + len(PYRAMID), height=3.1)
+    """Above: the picture. Below, rows: queries; columns: the anchors of each grid, on one scale."""
+    drawn, axes = new_figure(3, len(PYRAMID), height=5.0, height_ratios=(1.7, 1, 1))
+    photograph, panels = drawn.add_subplot(clear_row(axes[: len(PYRAMID)])), axes[len(PYRAMID) :]
+    show_image(photograph, picture(PICTURE, (SIZE, SIZE)))
     for row, ((i, j), weights) in enumerate(zip(QUERIES, seen(), strict=True)):
-        left, *right = axes[row * len(axes) // 2 : (row + 1) * len(axes) // 2]
-        show_image(left, picture(PICTURE, (SIZE, SIZE)), say("query", "查询") if row == 0 else "")
-        left.plot(j, i, "o", ms=10, mfc="none", mec="white", mew=2.5)
+        mark(photograph, i, j, str(row + 1))
         parts = weights.split([side**2 for side in PYRAMID])
-        for panel, side, part in zip(right, PYRAMID, parts, strict=True):
+        for panel, side, part in zip(panels[row * len(PYRAMID) :], PYRAMID, parts, strict=False):
             cells = part.view(side, side).kron(torch.ones(SIZE // side, SIZE // side))
             show_weights(panel, cells, f"{side} × {side}" if row == 0 else "")
-            panel.images[0].set_clim(0, float(weights.max()))
+            panel.images[0].set_clim(0, float(seen().max()))
             panel.set_xlabel(f"Σ = {part.sum():.2f}")
+    name_rows(panels, (say("1 bright", "1 亮处"), say("2 dark", "2 暗处")))
+    color_bar(panels, say)
     return drawn

@@ -5,7 +5,18 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from figures.style import Say, english, new_figure, picture, show_image, show_weights
+from figures.style import (
+    Say,
+    clear_row,
+    color_bar,
+    english,
+    mark,
+    name_rows,
+    new_figure,
+    picture,
+    show_image,
+    show_weights,
+)
 from snippets.attention_domain.spatial.attention_factors import GeneralizedAttention
 
 SIZE = (48, 64)
@@ -54,20 +65,19 @@ def block(factor: int) -> GeneralizedAttention:
 
 @torch.no_grad()
 def figure(say: Say = english) -> Figure:
-    """Rows: queries. Columns: the picture, then the weights of each factor by itself."""
+    """Above: the picture. Below, rows: queries; columns: the weights of each factor by itself."""
     image = picture("coffee", SIZE)
     x = features(image)
-    titles = say("query", "查询"), "E1", "E2", "E3", "E4"
-    drawn, axes = new_figure(2, 5, height=2.1)
-    for column in range(5):
-        if column > 0:
-            weights = block(column).attention(x)[0, 0].expand(SIZE[0] * SIZE[1], -1).view(*SIZE, *SIZE)
-        for row, (i, j) in enumerate(QUERIES):
-            panel = axes[5 * row + column]
-            if column == 0:
-                show_image(panel, image)
-            else:
-                show_weights(panel, weights[i, j])
-            panel.set_title(titles[column] if row == 0 else "")
-            panel.plot(j, i, "o", ms=9, mfc="none", mec="white", mew=2)
+    drawn, axes = new_figure(3, 4, height=3.6, height_ratios=(1.8, 1, 1))
+    photograph, maps = drawn.add_subplot(clear_row(axes[:4])), axes[4:]
+    show_image(photograph, image)
+    for factor in (1, 2, 3, 4):
+        weights = block(factor).attention(x)[0, 0].expand(SIZE[0] * SIZE[1], -1).view(*SIZE, *SIZE)
+        for number, ((i, j), panel) in enumerate(zip(QUERIES, maps[factor - 1 :: 4], strict=True), start=1):
+            show_weights(panel, weights[i, j], f"E{factor}" if number == 1 else "")
+            mark(panel, i, j)
+    for number, (i, j) in enumerate(QUERIES, start=1):
+        mark(photograph, i, j, str(number))
+    name_rows(maps, (say("1 saucer", "1 茶碟"), say("2 shadow", "2 阴影")))
+    color_bar(maps, say)
     return drawn

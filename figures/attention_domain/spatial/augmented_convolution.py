@@ -7,7 +7,18 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from figures.style import COLORS, Say, clear_row, english, new_figure, picture, show_image, show_weights
+from figures.style import (
+    COLORS,
+    Say,
+    clear_row,
+    color_bar,
+    english,
+    mark,
+    new_figure,
+    picture,
+    show_image,
+    show_weights,
+)
 from snippets.attention_domain.spatial.augmented_convolution import AugmentedConv2d, absolute_from_relative
 
 LENGTH = 4
@@ -23,7 +34,7 @@ def show_cells(axes: Axes, values: Tensor, row_of: Tensor, title: str) -> None:
         for j, (number, origin) in enumerate(zip(numbers, origins, strict=True)):
             text, color = ("•", COLORS[5]) if origin == PADDING else (str(number), COLORS[origin])
             axes.text(j, i, text.replace("-", "−"), ha="center", va="center", color=color)
-    axes.set(xlim=(-0.6, values.shape[1] - 0.4), ylim=(LENGTH + 0.6, -0.6), aspect="equal", title=title)
+    axes.set(xlim=(-0.6, values.shape[1] - 0.4), ylim=(LENGTH + 0.6, -0.6), aspect="auto", title=title)
     axes.axis("off")
 
 
@@ -78,15 +89,17 @@ def weights(image: Tensor, width: bool, height: bool) -> Tensor:
 def figure(say: Say = english) -> Figure:
     """Above: pad, reshape, slice. Below: the picture with a query, and its weights."""
     image = picture("astronaut", SIZE)
-    drawn, axes = new_figure(2, 4, height=3.9, height_ratios=(1, 1.1))
-    above = clear_row(axes[:4]).subgridspec(1, 3, width_ratios=(8, 7, 5))
-    trick([drawn.add_subplot(above[i]) for i in range(3)], say)
-    show_image(axes[4], image, say("query", "查询"))
-    axes[4].plot(QUERY[1], QUERY[0], "o", ms=10, mfc="none", mec="white", mew=2.5)
+    drawn, axes = new_figure(3, 2, height=6.2, height_ratios=(1.7, 1.2, 1.2))
+    above = clear_row(axes[:2]).subgridspec(2, 2)
+    trick([drawn.add_subplot(above[i]) for i in ((0, 0), (0, 1), (1, 0))], say)
+    photograph, *maps = axes[2:]
+    show_image(photograph, image, say("query", "查询"))
+    mark(photograph, *QUERY)
     for panel, width, height, title in (
-        (axes[5], False, False, "$q k$"),
-        (axes[6], True, False, "$q (k + r^W)$"),
-        (axes[7], True, True, "$q (k + r^W + r^H)$"),
+        (maps[0], False, False, "$q k$"),
+        (maps[1], True, False, "$q (k + r^W)$"),
+        (maps[2], True, True, "$q (k + r^W + r^H)$"),
     ):
         show_weights(panel, weights(image, width, height), title)
+    color_bar(axes[2:], say)
     return drawn

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from figures.style import COLORS, Say, english, new_figure, picture, show_image, show_weights
+from figures.style import COLORS, Say, color_bar, english, mark, new_figure, picture, show_image, show_weights
 from snippets.attention_domain.spatial.criss_cross import CrissCrossAttention
 
 SIZE = 33
@@ -55,15 +55,16 @@ def maps() -> list[Tensor]:
 
 def figure(say: Say = english) -> Figure:
     """Draw the picture and the square roots of the three maps; lines are the two routes to TARGET."""
-    drawn, axes = new_figure(1, 4, height=1.9)
+    drawn, axes = new_figure(2, 2, height=4.5)
     show_image(axes[0], picture("coffee", (SIZE, SIZE)), say("query", "查询"))
     for panel, weights, title in zip(axes[1:], maps(), ("R = 1", "R = 2", "N × N"), strict=True):
         show_weights(panel, weights.sqrt(), title)
     for panel in axes:
-        panel.plot(QUERY[1], QUERY[0], "o", ms=8, mfc="none", mec="white", mew=2)
+        mark(panel, *QUERY)
     (r, c), (i, j) = QUERY, TARGET
     for corner in ((r, j), (i, c)):
         axes[2].plot([c, corner[1], j], [r, corner[0], i], color=COLORS[2], linewidth=1.5)
     for panel in axes[2:]:
         panel.plot(j, i, "s", ms=6, mfc="none", mec=COLORS[2], mew=2)
+    color_bar(axes, say, say("root of weight", "权重的平方根"))
     return drawn

@@ -4,7 +4,18 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from figures.style import Say, english, new_figure, picture, show_image, show_weights
+from figures.style import (
+    Say,
+    clear_row,
+    color_bar,
+    english,
+    mark,
+    name_rows,
+    new_figure,
+    picture,
+    show_image,
+    show_weights,
+)
 from snippets.attention_domain.spatial.disentangled_non_local import DisentangledNonLocal
 from snippets.attention_domain.spatial.non_local import NonLocalBlock
 
@@ -41,25 +52,25 @@ def disentangled(x: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def figure(say: Say = english) -> Figure:
-    """Rows: queries. Columns: the picture, the non-local weights, both terms, their sum."""
+    """Above: the picture. Below, rows: queries; columns: the non-local weights, both terms, their sum."""
     image = picture("coffee", (SIZE, SIZE))
     x = features(image)
     whole, (pairwise, unary) = non_local(x), disentangled(x)
     titles = (
-        say("query", "查询"),
         say("non-local", "非局部"),
         say("pairwise", "成对项"),
         say("unary", "一元项"),
         "DNL",
     )
-    drawn, axes = new_figure(2, 5, height=2.75)
+    drawn, axes = new_figure(3, 4, height=4.5, height_ratios=(1.7, 1, 1))
+    photograph, panels = drawn.add_subplot(clear_row(axes[:4])), axes[4:]
+    show_image(photograph, image)
     for row, (i, j) in enumerate(QUERIES):
         query = i * SIZE + j
-        show_image(axes[5 * row], image)
-        axes[5 * row].plot(j, i, "o", ms=9, mfc="none", mec="white", mew=2)
+        mark(photograph, i, j, str(row + 1))
         maps = (whole[query], pairwise[query], unary, pairwise[query] + unary)
-        for panel, weights in zip(axes[5 * row + 1 : 5 * row + 5], maps, strict=True):
-            show_weights(panel, weights.view(SIZE, SIZE))
-        for panel, title in zip(axes[5 * row : 5 * row + 5], titles, strict=True):
-            panel.set_title(title if row == 0 else "")
+        for panel, weights, title in zip(panels[4 * row : 4 * row + 4], maps, titles, strict=True):
+            show_weights(panel, weights.view(SIZE, SIZE), title if row == 0 else "")
+    name_rows(panels, (say("1 saucer", "1 茶碟"), say("2 shadow", "2 阴影")))
+    color_bar(panels, say)
     return drawn

@@ -5,7 +5,17 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from figures.style import Say, english, new_figure, picture, show_image, show_weights
+from figures.style import (
+    Say,
+    clear_row,
+    color_bar,
+    english,
+    name_rows,
+    new_figure,
+    picture,
+    show_image,
+    show_weights,
+)
 from snippets.attention_domain.spatial.em_attention import EMAUnit
 
 SIZE = 64
@@ -52,15 +62,13 @@ def fits() -> list[tuple[Tensor, float]]:
 
 
 def figure(say: Say = english) -> Figure:
-    """The picture, and right of it the weights of each basis, one row per number of steps."""
-    drawn, axes = new_figure(len(STEPS), BASES + 1, height=3.9)
+    """The picture, and below it the weights of each basis, one row per number of steps."""
+    drawn, axes = new_figure(1 + len(STEPS), BASES, height=5.8, height_ratios=(1.5, 1, 1, 1))
+    show_image(drawn.add_subplot(clear_row(axes[:BASES])), picture("coffee", (SIZE, SIZE)), "x")
+    panels = axes[BASES:]
     for row, (weights, _) in enumerate(fits()):
-        left, *right = axes[row * (BASES + 1) : (row + 1) * (BASES + 1)]
-        if row == len(STEPS) // 2:
-            show_image(left, picture("coffee", (SIZE, SIZE)), "x")
-        else:
-            left.remove()
-        for k, panel in enumerate(right):
+        for k, panel in enumerate(panels[row * BASES : (row + 1) * BASES]):
             show_weights(panel, weights[k], f"$\\mu_{k + 1}$" if row == 0 else "")
-        right[0].set_ylabel(f"T = {STEPS[row]}")
+    name_rows(panels, [f"T = {steps}" for steps in STEPS])
+    color_bar(panels, say)
     return drawn

@@ -4,7 +4,17 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from figures.style import Say, english, new_figure, picture, show_image
+from figures.style import (
+    WEIGHT_MAP,
+    Say,
+    clear_row,
+    color_bar,
+    english,
+    name_rows,
+    new_figure,
+    picture,
+    show_image,
+)
 from snippets.attention_domain.spatial.gather_excite import GatherExcite
 
 SIZE = (64, 64)
@@ -20,18 +30,20 @@ def channel() -> Tensor:
 
 @torch.no_grad()
 def figure(say: Say = english) -> Figure:
-    """First row: the channel, and its gates for each extent. Second row: their product."""
+    """Above: the channel. Below: its gates for each extent, and their product."""
     x = channel()
     most = x.abs().max().item()
-    drawn, axes = new_figure(2, 5, height=2.9)
-    show_image(axes[0], x, say("channel", "通道"), vmin=-most, vmax=most)
-    axes[5].set_axis_off()
-    for column, extent in enumerate(EXTENTS, start=1):
+    columns = len(EXTENTS)
+    drawn, axes = new_figure(3, columns, height=4.6, height_ratios=(1.5, 1, 1))
+    above = drawn.add_subplot(clear_row(axes[:columns]))
+    show_image(above, x, say("channel", "通道"), vmin=-most, vmax=most)
+    gates, outputs = axes[columns : 2 * columns], axes[2 * columns :]
+    for gate, output, extent in zip(gates, outputs, EXTENTS, strict=True):
         block = GatherExcite(1, "theta_minus", extent)
         gated = block(x)
         title = say("global", "全局") if extent is None else f"e = {extent}"
-        show_image(axes[column], gated / x, title, cmap="magma", vmin=0, vmax=1)
-        show_image(axes[5 + column], gated, vmin=-most, vmax=most)
-    after = say("after\nthe gate", "门控\n之后")
-    axes[5].text(0.98, 0.5, after, ha="right", va="center", transform=axes[5].transAxes)
+        show_image(gate, gated / x, title, cmap=WEIGHT_MAP, vmin=0, vmax=1)
+        show_image(output, gated, vmin=-most, vmax=most)
+    name_rows(axes[columns:], (say("gate", "门控"), say("output", "输出")))
+    color_bar(gates, say, say("gate", "门控"))
     return drawn

@@ -4,7 +4,17 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from figures.style import Say, english, new_figure, picture, show_image, show_weights
+from figures.style import (
+    Say,
+    color_bar,
+    english,
+    mark,
+    name_rows,
+    new_figure,
+    picture,
+    show_image,
+    show_weights,
+)
 from snippets.attention_domain.spatial.global_context import GlobalContext
 from snippets.attention_domain.spatial.non_local import NonLocalBlock
 
@@ -47,14 +57,16 @@ def figure(say: Say = english) -> Figure:
     """Rows: two queries. Columns: the picture, non-local weights at two strengths, the global context."""
     image = picture("chelsea", (SIZE, SIZE))
     x = features(image)
-    drawn, axes = new_figure(2, 4, height=3.4)
+    drawn, axes = new_figure(2, 4, height=2.9)
     for row, (i, j) in enumerate(QUERIES):
         maps = [non_local(strength).attention(x)[0, i * SIZE + j] for strength in STRENGTHS]
         show_image(axes[4 * row], image, say("query", "查询") if row == 0 else "")
         for column, weights in enumerate((*maps, context_weights(x)), start=1):
-            titles = (*(f"NL, θ × {strength:g}" for strength in STRENGTHS), "GC")
+            titles = (*(f"NL\nθ × {strength:g}" for strength in STRENGTHS), "GC")
             show_weights(axes[4 * row + column], weights.view(SIZE, SIZE))
             axes[4 * row + column].set_title(titles[column - 1] if row == 0 else "")
         for panel in axes[4 * row : 4 * row + 3]:
-            panel.plot(j, i, "o", ms=9, mfc="none", mec="white", mew=2)
+            mark(panel, i, j)
+    name_rows(axes, (say("fur", "毛"), say("eye", "眼")))
+    color_bar(axes, say)
     return drawn

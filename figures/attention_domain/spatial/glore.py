@@ -4,7 +4,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from figures.style import WEIGHT_MAP, Say, english, new_figure, picture, show_image
+from figures.style import WEIGHT_MAP, Say, color_bar, english, name_rows, new_figure, picture, show_image
 from snippets.attention_domain.spatial.glore import GloReUnit
 
 SIZE = (96, 84)
@@ -50,7 +50,7 @@ def figure(say: Say = english) -> Figure:
     """Rows: a picture, then without its red. Columns: picture, two nodes, added without and with edge."""
     full = picture("astronaut", SIZE)
     names = [f"{say('node', '节点')} {number}" for number in (1, 2)]
-    edges = say("no edge", "没有边"), say("edge 1 → 2", "边 1 → 2")
+    edges = say("added,\nno edge", "加上的量\n没有边"), say("added,\n1 → 2", "加上的量\n1 → 2")
     drawn, axes = new_figure(2, 5, height=2.9)
     most = added(features(full), EDGE).max().item()
     for row, image in enumerate((full, without_red(full))):
@@ -62,4 +62,7 @@ def figure(say: Say = english) -> Figure:
             show_image(panel, weights, title if row == 0 else "", cmap=WEIGHT_MAP, vmin=0, vmax=0.8)
         for panel, edge, title in zip(panels[3:], (0.0, EDGE), edges, strict=True):
             show_image(panel, added(x, edge), title if row == 0 else "", cmap=WEIGHT_MAP, vmin=0, vmax=most)
+    name_rows(axes, (say("as it is", "原图"), say("no red", "去掉红色")))
+    color_bar([*axes[:3], *axes[5:8]], say)
+    color_bar([*axes[3:5], *axes[8:10]], say, say("added", "加上的量"))
     return drawn

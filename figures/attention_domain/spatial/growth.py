@@ -67,7 +67,7 @@ def draw(axes: Axes, kind: str, blocks: dict[str, dict[str, list[float]]], say: 
     for (slug, (x, y)), place in zip(lines.items(), places, strict=True):
         name, color = named[slug]
         axes.plot([x[-1], 1.35 * right], [y[-1], 10**place], color=color, linewidth=0.6, alpha=0.7)
-        axes.text(1.45 * right, 10**place, name, color=color, va="center", size=9.5)
+        axes.text(1.45 * right, 10**place, name, color=color, va="center", size=10)
     axes.set(xlim=(200, 6 * right))
     ticks = [x for x in max((x for x, _ in lines.values()), key=len) if x**0.5 in (16, 32, 64, 128)]
     axes.set_xticks(ticks, [f"{round(x**0.5)}²" for x in ticks])
@@ -77,7 +77,7 @@ def draw(axes: Axes, kind: str, blocks: dict[str, dict[str, list[float]]], say: 
 def figure(say: Say = english) -> Figure:
     """Above time, below memory; both axes are logarithmic."""
     measured = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
-    drawn, axes = new_figure(2, 1, height=7.6, sharex=True)
+    drawn, axes = new_figure(2, 1, height=7.0, sharex=True)
     for panel, kind in zip(axes, ("milliseconds", "bytes"), strict=True):
         draw(panel, kind, measured["blocks"], say)
     axes[0].set_ylabel(say("time [ms]", "时间 [ms]"))

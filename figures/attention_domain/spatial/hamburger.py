@@ -7,7 +7,17 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from figures.style import COLORS, Say, clear_row, english, new_figure, picture, show_image, show_weights
+from figures.style import (
+    COLORS,
+    Say,
+    clear_row,
+    color_bar,
+    english,
+    new_figure,
+    picture,
+    show_image,
+    show_weights,
+)
 from snippets.attention_domain.spatial.hamburger import NMF
 
 SIZE = (80, 72)
@@ -60,17 +70,18 @@ def agreement(seed: int, steps: int) -> float:
 def figure(say: Say = english) -> Figure:
     """Rows: codes from two drawings; error and agreement of the gradients by number of rounds."""
     image = picture("astronaut", SIZE)
-    drawn, axes = new_figure(3, 5, height=4.7, height_ratios=(1, 1, 1.05))
+    drawn, axes = new_figure(4, 4, height=6.6, height_ratios=(1.5, 1, 1, 1.6))
+    show_image(drawn.add_subplot(clear_row(axes[:4])), image, "x")
     for seed in (0, 1):
-        panels = axes[5 * seed : 5 * seed + 5]
-        show_image(panels[0], image)
+        panels = axes[4 + 4 * seed : 8 + 4 * seed]
         panels[0].set_ylabel(f"{say('drawing', '抽取')} {seed + 1}", color=COLORS[seed])
         bases, codes = ham(seed, steps=6)(features())
         amounts = (codes * bases.norm(dim=1, keepdim=True)).detach()  # as if each pattern had length one
-        for r, panel in enumerate(panels[1:]):
+        for r, panel in enumerate(panels):
             title = f"{say('pattern', '模式')} {r + 1}" if seed == 0 else ""
             show_weights(panel, amounts[0, :, r].view(SIZE), title)
-    below = clear_row(axes[10:]).subgridspec(1, 2)
+    color_bar(axes[4:12], say, say("amount", "含量"))
+    below = clear_row(axes[12:]).subgridspec(1, 2)
     for cell, measure, label in (
         (below[0], error, say("error", "误差")),
         (below[1], agreement, say("cosine", "余弦")),

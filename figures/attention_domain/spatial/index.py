@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from figures.attention_domain.spatial import attention_factors
 from figures.attention_domain.spatial.criss_cross import dense
-from figures.style import Say, english, new_figure, picture, show_image, show_weights
+from figures.style import Say, color_bar, english, mark, new_figure, picture, show_image, show_weights
 from snippets.attention_domain.spatial.asymmetric_non_local import APNB, pyramid
 from snippets.attention_domain.spatial.augmented_convolution import AugmentedConv2d
 from snippets.attention_domain.spatial.criss_cross import CrissCrossAttention
@@ -167,7 +167,7 @@ def maps(image: Tensor, say: Say) -> dict[str, tuple[Tensor, str]]:
     return {
         say("non-local", "非局部"): (non_local(x), "query"),
         say("criss-cross", "十字交叉"): (criss_cross(x, 1), "query"),
-        say("criss-cross × 2", "十字交叉 × 2"): (criss_cross(x, 2), "query"),
+        say("criss-cross\n× 2", "十字交叉\n× 2"): (criss_cross(x, 2), "query"),
         "APNB": (anchors(x), "query"),
         "EMA": (bases(x), "query"),
         "GCNet": (global_context(x), "nobody"),
@@ -187,7 +187,7 @@ def figure(say: Say = english) -> Figure:
     image = picture("coffee", SIZE)
     found = maps(image, say)
     (compared, _), *_ = found.values()
-    drawn, axes = new_figure(4, 4, height=6.0)
+    drawn, axes = new_figure(4, 4, height=5.4)
     drawn.set_layout_engine("constrained", h_pad=0.09)
     whole = (-0.5, SIZE[1] - 0.5, SIZE[0] - 0.5, -0.5)
     show_image(axes[0], picture("coffee", (4 * SIZE[0], 4 * SIZE[1])), say("query", "查询"), extent=whole)
@@ -199,5 +199,6 @@ def figure(say: Say = english) -> Figure:
             panel.set_xlabel(f"{shared:.2f}", labelpad=2)
     for panel, kind in zip(axes, ["query", *(kind for _, kind in found.values()), "query"], strict=True):
         if kind == "query":
-            panel.plot(QUERY[1], QUERY[0], "o", ms=8, mfc="none", mec="white", mew=2)
+            mark(panel, *QUERY)
+    color_bar(axes, say, say("root of weight", "权重的平方根"))
     return drawn

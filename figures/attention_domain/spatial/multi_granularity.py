@@ -8,7 +8,7 @@ from skimage import data
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from figures.style import COLORS, Say, english, new_figure, show_image, show_weights
+from figures.style import COLORS, Say, color_bar, english, new_figure, show_image, show_weights
 from snippets.attention_domain.spatial.multi_granularity import Grain, MultipleGranularity
 
 SPECIES = (2, 4, 5, 9, 3, 6, 7, 8)  # one digit for each species; the first four belong to family 0
@@ -80,10 +80,10 @@ def figure(say: Say = english) -> Figure:
         x = matches(pictures, templates)
         corners = block.corners(x)
         energies = [grain.energy(x).relu() for grain in block.grains]
-    drawn, axes = new_figure(3, COLUMNS, height=4.6)
+    drawn, axes = new_figure(3, COLUMNS, height=4.0)
     for column in range(COLUMNS):
         picture, *maps = axes[column::COLUMNS]
-        show_image(picture, pictures[column], vmin=0, vmax=1)
+        show_image(picture, pictures[column], f"{say('picture', '图')} {column + 1}", vmin=0, vmax=1)
         for corner, colour in zip(corners[column].tolist(), COLORS, strict=False):
             picture.add_patch(
                 Rectangle(
@@ -96,4 +96,5 @@ def figure(say: Say = english) -> Figure:
         axes[::COLUMNS], ("x", say("family", "科"), say("species", "种")), ("black", *COLORS), strict=False
     ):
         panel.set_ylabel(label, color=colour)
+    color_bar(axes, say, say("energy", "能量"))
     return drawn

@@ -5,7 +5,18 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from figures.style import Say, english, new_figure, picture, show_image, show_weights
+from figures.style import (
+    Say,
+    clear_row,
+    color_bar,
+    english,
+    mark,
+    name_rows,
+    new_figure,
+    picture,
+    show_image,
+    show_weights,
+)
 from snippets.attention_domain.spatial.non_local import NonLocalBlock
 
 SIZE = 64
@@ -37,7 +48,7 @@ def block(mode: str) -> NonLocalBlock:
 
 @torch.no_grad()
 def figure(say: Say = english) -> Figure:
-    """Rows: queries. Columns: the picture, then the weights of each pairwise function."""
+    """Above: the picture. Below, rows: queries; columns: the weights of each pairwise function."""
     titles = {
         "gaussian": say("Gaussian", "高斯"),
         "embedded_gaussian": say("embedded", "嵌入高斯"),
@@ -46,14 +57,15 @@ def figure(say: Say = english) -> Figure:
     }
     image = picture("astronaut", (SIZE, SIZE))
     x = features(image)
-    drawn, axes = new_figure(2, 5, height=3.1)
+    drawn, axes = new_figure(3, 4, height=5.0, height_ratios=(1.7, 1, 1))
+    photograph, panels = drawn.add_subplot(clear_row(axes[:4])), axes[4:]
+    show_image(photograph, image)
     for row, (i, j) in enumerate(QUERIES):
-        show_image(axes[5 * row], image, say("query", "查询") if row == 0 else "")
-        axes[5 * row].plot(j, i, "o", ms=10, mfc="none", mec="white", mew=2.5)
-    for column, (mode, title) in enumerate(titles.items(), start=1):
+        mark(photograph, i, j, str(row + 1))
+    for column, (mode, title) in enumerate(titles.items()):
         weights = block(mode).attention(x)[0].view(SIZE, SIZE, SIZE, SIZE)
         for row, (i, j) in enumerate(QUERIES):
-            panel, seen = axes[5 * row + column], weights[i, j]
+            panel, seen = panels[4 * row + column], weights[i, j]
             if mode == "dot_product":
                 most = seen.abs().max().item()
                 show_image(panel, seen, cmap=SIGNED, vmin=-most, vmax=most)
@@ -61,4 +73,7 @@ def figure(say: Say = english) -> Figure:
                 show_weights(panel, seen)
             panel.set_title(title if row == 0 else "")
             panel.set_xlabel(f"Σ = {seen.sum():.2f}".replace("-", "\N{MINUS SIGN}"))
+    name_rows(panels, (say("1 suit", "1 宇航服"), say("2 helmet", "2 头盔")))
+    color_bar([*panels[:2], *panels[4:6]], say)
+    color_bar([*panels[2:4], *panels[6:]], say, "±")
     return drawn

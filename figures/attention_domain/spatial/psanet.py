@@ -5,7 +5,17 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
-from figures.style import Say, english, new_figure, picture, show_image, show_weights
+from figures.style import (
+    Say,
+    color_bar,
+    english,
+    mark,
+    name_rows,
+    new_figure,
+    picture,
+    show_image,
+    show_weights,
+)
 from snippets.attention_domain.spatial.psanet import PointwiseSpatialAttention
 
 SIZE = (40, 40)
@@ -51,7 +61,7 @@ def figure(say: Say = english) -> Figure:
         say("collect", "收集"),
         say("distribute", "分发"),
     )
-    drawn, axes = new_figure(2, 4, height=3.3)
+    drawn, axes = new_figure(2, 4, height=2.8)
     for row, (i, j) in enumerate(POSITIONS):
         panels = axes[4 * row : 4 * row + 4]
         show_image(panels[0], image)
@@ -62,7 +72,9 @@ def figure(say: Say = english) -> Figure:
         for direction in (0, 1):
             show_weights(panels[2 + direction], weights[direction, i * W + j].view(H, W))
         for panel in (panels[0], panels[2], panels[3]):
-            panel.plot(j, i, "o", ms=9, mfc="none", mec="white", mew=2)
+            mark(panel, i, j)
         for panel, title in zip(panels, titles, strict=True):
             panel.set_title(title if row == 0 else "")
+    name_rows(axes, (say("sleeve", "衣袖"), say("wall", "墙面")))
+    color_bar(axes, say)
     return drawn

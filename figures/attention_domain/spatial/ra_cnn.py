@@ -177,10 +177,10 @@ def trained() -> tuple[dict[str, Score], Tensor, list[tuple[Tensor, Tensor]]]:
 def figure(say: Say = english) -> Figure:
     """Draw the squares of one picture, what they show, and how well all kinds read."""
     (scores, x, squares), called = trained(), names(say)
-    drawing, _ = new_figure(height=4.4)
+    drawing, _ = new_figure(height=5.6)
     drawing.clear()
-    above, below = drawing.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.2))[:, 0]
-    picture, *crops = above.subplots(1, 4)
+    above, below = drawing.subfigures(2, 1, squeeze=False, height_ratios=(1.8, 1))[:, 0]
+    picture, *crops = above.subplots(2, 2).flat
     show_image(picture, x, "x")
     colors = COLORS[5], COLORS[1], COLORS[0]
     for axes, (t, crop), title, color in zip(crops, squares, called.values(), colors, strict=False):

@@ -250,10 +250,10 @@ def trained() -> tuple[dict[str, Score], dict[str, tuple[Tensor, ...]]]:
 def figure(say: Say = english) -> Figure:
     """Draw where the two that learn to look do look, and how well all read."""
     (scores, looks), called = trained(), names(say)
-    drawing, _ = new_figure(height=5.2)
+    drawing, _ = new_figure(height=6.0)
     drawing.clear()
-    above, below = drawing.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.8))[:, 0]
-    axes = above.subplots(1, 4)
+    above, below = drawing.subfigures(2, 1, squeeze=False, height_ratios=(1.5, 1.4))[:, 0]
+    axes = list(above.subplots(2, 2).flat)
     for (name, (x, locations, off)), picture, cloud in zip(looks.items(), axes[::2], axes[1::2], strict=True):
         show_looks(picture, x, locations, called[name])
         show_cloud(cloud, off, say("last look", "最后一眼"))

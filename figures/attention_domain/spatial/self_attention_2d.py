@@ -4,7 +4,17 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from figures.style import Say, english, new_figure, picture, show_image, show_weights
+from figures.style import (
+    Say,
+    color_bar,
+    english,
+    mark,
+    name_rows,
+    new_figure,
+    picture,
+    show_image,
+    show_weights,
+)
 from snippets.attention_domain.spatial.self_attention_2d import SelfAttention2d
 
 SIZE = 96
@@ -51,14 +61,16 @@ def figure(say: Say = english) -> Figure:
     """Rows: the picture, the same in another order. Columns: the picture, the weights of two queries."""
     image = picture("coffee", (SIZE, SIZE))
     x = features(image)
-    drawn, axes = new_figure(2, 3, height=4.1)
+    drawn, axes = new_figure(2, 3, height=3.7)
     for row, (seen, source) in enumerate(((image, x), (shuffled(image), shuffled(x)))):
         weights = block().attention(source)[0].view(SIZE, SIZE, SIZE, SIZE)
         show_image(axes[3 * row], seen, "x" if row == 0 else "")
         for column, (i, j) in enumerate(QUERIES, start=1):
             i, j = moved(i, j) if row else (i, j)
-            axes[3 * row].text(j, i, str(column), color="white", ha="center", va="center", weight="bold")
-            axes[3 * row].plot(j, i, "o", ms=15, mfc="none", mec="white", mew=2)
-            show_weights(axes[3 * row + column], weights[i, j], str(column) if row == 0 else "")
-            axes[3 * row + column].plot(j, i, "o", ms=9, mfc="none", mec="white", mew=2)
+            mark(axes[3 * row], i, j, str(column))
+            title = f"{say('query', '查询')} {column}" if row == 0 else ""
+            show_weights(axes[3 * row + column], weights[i, j], title)
+            mark(axes[3 * row + column], i, j)
+    name_rows(axes, (say("as it is", "原图"), say("tiles moved", "图块换序")))
+    color_bar(axes, say)
     return drawn

@@ -5,7 +5,17 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from figures.style import Say, english, new_figure, picture, show_image, show_weights
+from figures.style import (
+    Say,
+    clear_row,
+    color_bar,
+    english,
+    name_rows,
+    new_figure,
+    picture,
+    show_image,
+    show_weights,
+)
 from snippets.attention_domain.spatial_temporal.sta import STA
 
 HEIGHT, WIDTH, REGIONS = 96, 48, 4
@@ -46,17 +56,20 @@ def distances(clean: Tensor, seen: Tensor) -> Tensor:
 
 
 def figure(say: Say = english) -> Figure:
-    """Rows: occluders. Columns: the four frames, and the score matrix."""
+    """Above, rows: occluders, columns: the four frames. Below: the score matrices."""
     _, seen = clips()
     scores = STA(REGIONS).attention(features(seen)).mT  # (2, K, T)
-    drawn, axes = new_figure(2, 5, height=4.4, width_ratios=(1, 1, 1, 1, 2))
-    for row, label in enumerate((say("grey bar", "灰色横条"), say("bricks", "砖墙"))):
-        for frame, panel in enumerate(axes[5 * row : 5 * row + 4]):
-            show_image(panel, seen[row, frame], f"$t$ = {frame + 1}" if row == 0 else "", vmin=0, vmax=1)
-        axes[5 * row].set_ylabel(label)
-        panel = axes[5 * row + 4]
-        show_weights(panel, scores[row], say("scores", "分数") if row == 0 else "")
+    drawn, axes = new_figure(3, 4, height=5.6, height_ratios=(1, 1, 1.6))
+    below = clear_row(axes[8:]).subgridspec(1, 2)
+    matrices = [drawn.add_subplot(below[row]) for row in range(2)]
+    names = say("grey bar", "灰色横条"), say("bricks", "砖墙")
+    for row, (name, panel) in enumerate(zip(names, matrices, strict=True)):
+        for frame, shown in enumerate(axes[4 * row : 4 * row + 4]):
+            show_image(shown, seen[row, frame], f"$t$ = {frame + 1}" if row == 0 else "", vmin=0, vmax=1)
+        show_weights(panel, scores[row], name)
         panel.set_xticks(range(4), ["1", "2", "3", "4"])
+        panel.set_xlabel("$t$")
+        panel.set_aspect("auto")
         panel.tick_params(length=0)
         for frame, stripe in enumerate(HIDDEN):
             for k in range(REGIONS):
@@ -64,4 +77,7 @@ def figure(say: Say = english) -> Figure:
                 color = "#ffffff" if score < 0.6 * most else "#101010"
                 weight = "bold" if k == stripe else "normal"
                 panel.text(frame, k, f"{score:.2f}", ha="center", va="center", color=color, weight=weight)
+    name_rows(axes[:8], names)
+    matrices[0].set_ylabel(say("stripe", "条"))
+    color_bar(matrices, say, say("score", "分数"))
     return drawn

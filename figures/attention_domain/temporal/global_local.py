@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from figures.style import Say, english, new_figure, show_image, show_weights
+from figures.style import Say, color_bar, english, new_figure, show_image, show_weights
 from snippets.attention_domain.temporal.global_local import GLTR
 
 CLIP = (3, 3, 8, 8, 8, 3, 3, 8, 8, 8, 3, 3)
@@ -61,7 +61,7 @@ def rows() -> list[Tensor]:
 def figure(say: Say = english) -> Figure:
     """The clip, and below it one strip of weights for each of the four ways in which frame t reads it."""
     x, _ = digits()
-    drawn, axes = new_figure(5, 1, height=3.0, height_ratios=(1.1, 1, 1, 1, 1))
+    drawn, axes = new_figure(5, 1, height=3.2, height_ratios=(1.1, 1, 1, 1, 1))
     strip = torch.cat([F.pad(frame.view(8, 8), (1, 1), value=float("nan")) for frame in x[0]], dim=1)
     show_image(axes[0], strip, aspect="auto")
     axes[0].set_xticks([10 * frame + 4.5 for frame in range(len(CLIP))], list(map(str, CLIP)))
@@ -75,4 +75,5 @@ def figure(say: Say = english) -> Figure:
         panel.set_yticks([0.5], [name])
         panel.tick_params(length=0)
     axes[-1].set_xticks([FRAME], ["$t$"])
+    color_bar(axes, say)
     return drawn

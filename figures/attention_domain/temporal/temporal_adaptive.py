@@ -44,15 +44,15 @@ def figure(say: Say = english) -> Figure:
     tam = module()
     kernels, outputs = tam.kernel(noisy)[:, 0], tam(noisy)
     means = noisy.unfold(2, 3, 1).mean(-1)
-    drawn, axes = new_figure(2, 4, height=3.5)
+    drawn, axes = new_figure(2, 4, height=3.1)
     for row, label in enumerate((say("still", "静止"), say("moving", "移动"))):
         frames = (noisy[row, 0, SHOWN], means[row, 0, SHOWN - 1], outputs[row, 0, SHOWN])
-        titles = (say("frame $t$", "第 t 帧"), say("mean of three", "三帧平均"), "TAM")
+        titles = (say("frame $t$", "第 t 帧"), say("mean of 3", "三帧平均"), "TAM")
         for column, frame, title in zip((0, 1, 3), frames, titles, strict=True):
             panel = axes[4 * row + column]
             show_image(panel, frame, title if row == 0 else "", vmin=0, vmax=1)
             error = (frame - clean[row, 0, SHOWN]).square().mean().sqrt()
-            panel.set_xlabel(f"{say('error', '误差')} {error:.3f}")
+            panel.set_xlabel(f"±{error:.3f}")
         axes[4 * row].set_ylabel(label)
         bars = axes[4 * row + 2]
         bars.bar(("$t-1$", "$t$", "$t+1$"), kernels[row], color=COLORS[0])

@@ -104,7 +104,7 @@ def show_reads(axes: Axes, task: Task, straight_through: bool) -> None:
 def figure(say: Say = english) -> Figure:
     """Draw what is read above, bias and noise of the gradient below."""
     task = Task()
-    drawing, (soft, hard, bias, noise) = new_figure(2, 2, height=4.4, height_ratios=(1, 1.9))
+    drawing, (soft, hard, bias, noise) = new_figure(2, 2, height=4.2, height_ratios=(1, 2.2))
     show_reads(soft, task, False)
     soft.set_title(say("soft", "软"), color=COLORS[0])
     show_reads(hard, task, True)
@@ -120,7 +120,7 @@ def figure(say: Say = english) -> Figure:
         axes.set_ylabel(name)
     bias.axhline(0, color=COLORS[2])
     bias.text(5, 0.02, "REINFORCE", color=COLORS[2], ha="right", va="bottom")
-    with_baseline = say("with baseline", "有基线")
+    with_baseline = say("baseline", "有基线")
     for baseline, color, name in ((False, COLORS[5], "REINFORCE"), (True, COLORS[2], with_baseline)):
         level = task.reinforce(baseline)
         noise.axhline(level, color=color)

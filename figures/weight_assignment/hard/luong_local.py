@@ -4,7 +4,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from figures.style import COLORS, Say, english, new_figure, picture, show_weights
+from figures.style import COLORS, Say, color_bar, english, new_figure, picture, show_weights
 from snippets.weight_assignment.hard.luong_local import LocalAttention
 
 LENGTH = 40
@@ -53,12 +53,13 @@ def weights() -> list[Tensor]:
 
 def figure(say: Say = english) -> Figure:
     """Draw the weights of the three side by side; a row is a query, a column a position of the source."""
-    drawing, axes = new_figure(1, 3, height=2.4)
+    drawing, axes = new_figure(1, 3, height=2.2)
     for one, found, title in zip(axes, weights(), (say("global", "全局"), "local-m", "local-p"), strict=True):
         show_weights(one, found, title)
         one.set_xlabel(say("source s", "源端 s"))
     axes[0].set_ylabel(say("query t", "查询 t"))
     axes[1].plot([LENGTH - 1, 0], [0, LENGTH - 1], color=COLORS[0], linewidth=1, linestyle=":")
+    color_bar(axes, say)
     return drawing
 
 

@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from figures.style import COLORS, Say, english, new_figure, show_image
+from figures.style import COLORS, Say, clear_row, english, new_figure, show_image
 from snippets.weight_assignment.hard.stochastic import StochasticAttention, reinforce_loss, update_baseline
 
 CELLS = 3
@@ -106,9 +106,10 @@ def show_draws(axes: Axes, x: Tensor, drawn: list[float], title: str) -> None:
 def figure(say: Say = english) -> Figure:
     """Draw a held-out picture with draws before and after training, and the entropy of two trainings."""
     x, (before, after), (with_baseline, without) = trained()
-    drawing, (left, right, curves) = new_figure(1, 3, height=2.3, width_ratios=(1, 1, 1.2))
+    drawing, (left, right, *below) = new_figure(2, 2, height=4.2)
     show_draws(left, x, before, say("before", "训练前"))
     show_draws(right, x, after, say("after", "训练后"))
+    curves = drawing.add_subplot(clear_row(below))
     curves.plot(without, color=COLORS[0])
     curves.plot(with_baseline, color=COLORS[1])
     curves.set_xlabel(say("step", "步数"))

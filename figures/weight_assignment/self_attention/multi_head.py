@@ -4,7 +4,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from figures.style import Say, english, new_figure, show_weights
+from figures.style import Say, color_bar, english, new_figure, show_weights
 from snippets.weight_assignment.self_attention.multi_head import MultiHeadAttention
 
 WORDS = ["to", "be", "or", "not", "to", "be"]
@@ -45,10 +45,12 @@ def maps() -> list[Tensor]:
 
 def figure(say: Say = english) -> Figure:
     """Rows: queries. Columns: keys."""
-    drawn, axes = new_figure(1, 3, height=2.6)
+    drawn, axes = new_figure(2, 2, height=5.0)
     titles = say("head 1 of 2", "头 1"), say("head 2 of 2", "头 2"), say("1 head", "一个头")
-    for axis, title, weights in zip(axes, titles, maps(), strict=True):
+    for axis, title, weights in zip(axes[:3], titles, maps(), strict=True):
         show_weights(axis, weights, title)
         axis.set_xticks(range(len(WORDS)), WORDS)
-    axes[0].set_yticks(range(len(WORDS)), WORDS)
+        axis.set_yticks(range(len(WORDS)), WORDS)
+    axes[3].remove()
+    color_bar(axes[:3], say)
     return drawn

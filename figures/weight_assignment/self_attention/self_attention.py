@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from figures.style import Say, english, new_figure, show_weights
+from figures.style import Say, color_bar, english, new_figure, show_weights
 from snippets.weight_assignment.self_attention.self_attention import SelfAttention, sinusoidal_positions
 
 WORD = "mississippi"
@@ -74,12 +74,15 @@ def weights(reader: Reader) -> Tensor:
 
 def figure(say: Say = english) -> Figure:
     """Rows: letters that ask. Columns: letters that are asked."""
-    drawn, axes = new_figure(1, 2, height=3.5)
+    drawn, axes = new_figure(1, 2, height=3.2)
     for axis, positions in zip(axes, (False, True), strict=True):
         reader = train(positions, seed=0)
-        title = say("with positions", "有位置") if positions else say("without positions", "没有位置")
+        title = say("with positions", "有位置") if positions else say("no positions", "没有位置")
         right = f"{accuracy(reader):.0%}"
         show_weights(axis, weights(reader), f"{title}\n" + say(f"{right} right", f"答对 {right}"))
         axis.set_xticks(range(len(WORD)), WORD)
         axis.set_yticks(range(len(WORD)), WORD)
+        axis.set_xlabel(say("asked", "被问的字母"))
+    axes[0].set_ylabel(say("asking", "提问的字母"))
+    color_bar(axes, say)
     return drawn

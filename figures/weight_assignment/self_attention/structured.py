@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from figures.style import Say, english, new_figure, show_weights
+from figures.style import Say, color_bar, english, new_figure, show_weights
 from snippets.weight_assignment.self_attention.structured import StructuredSelfAttention, penalty
 
 GOOD, BAD = ("good", "lovely", "perfect", "fine"), ("bad", "poor", "awful", "weak")
@@ -101,7 +101,7 @@ def hops(reader: Reader) -> Tensor:
 
 def figure(say: Say = english) -> Figure:
     """Rows: hops. Columns: words."""
-    drawn, axes = new_figure(2, 1, height=4.0)
+    drawn, axes = new_figure(2, 1, height=4.2)
     for axis, coefficient in zip(axes, (0.0, 1.0), strict=True):
         reader = train(coefficient, seed=0)
         weights = hops(reader)
@@ -110,4 +110,5 @@ def figure(say: Say = english) -> Figure:
         show_weights(axis, weights, f"{title}P = {cost:.1f}")
         axis.set_yticks(range(HOPS), [say(f"hop {hop + 1}", f"第 {hop + 1} 跳") for hop in range(HOPS)])
     axes[1].set_xticks(range(len(SHOWN.split())), SHOWN.split(), rotation=90)
+    color_bar(axes, say)
     return drawn

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from figures.style import Say, english, new_figure, show_weights
+from figures.style import Say, color_bar, english, new_figure, show_weights
 from snippets.weight_assignment.self_attention.transformer import Transformer
 
 NUMBERS, LENGTH, WIDTH = 20, 8, 32
@@ -86,7 +86,7 @@ def measure(sorter: Sorter) -> dict[str, float]:
 
 def figure(say: Say = english) -> Figure:
     """Rows: numbers as they are written. Columns: numbers as they were given."""
-    drawn, axes = new_figure(1, 2, height=3.6, sharey=True)
+    drawn, axes = new_figure(1, 2, height=3.3, sharey=True)
     source = torch.tensor([SHOWN])
     for axis, steps in zip(axes, (0, 500), strict=True):
         sorter = train(seed=0, steps=steps)
@@ -97,4 +97,5 @@ def figure(say: Say = english) -> Figure:
         axis.set_yticks(range(LENGTH), map(str, sorted(SHOWN)))
         axis.set_xlabel(say("given", "给出"))
     axes[0].set_ylabel(say("written", "写出"))
+    color_bar(axes, say)
     return drawn

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from figures.style import Say, english, new_figure, show_weights
+from figures.style import Say, color_bar, english, new_figure, show_weights
 from snippets.weight_assignment.soft.additive import AdditiveAttention
 
 LETTERS = "abcdefghijkl"
@@ -126,15 +126,16 @@ def figure(say: Say = english) -> Figure:
     with torch.enable_grad():
         translator = train(seed=0)
     logits, weights = translator(source[shown])
-    drawing, axes = new_figure(1, 2, height=3.3)
+    drawing, axes = new_figure(1, 2, height=2.9)
     names = [*LETTERS, "·"]
     for axis, row, written, weight in zip(axes, source[shown], logits.argmax(2), weights, strict=True):
         length = int((row != PADDING).sum())
         show_weights(axis, weight[:length])
         axis.set_xticks(range(LONGEST), [names[i] for i in row])
         axis.set_yticks(range(length), [names[i] for i in written[:length]])
-    axes[0].set_xlabel(say("read", "读"))
+        axis.set_xlabel(say("read", "读"))
     axes[0].set_ylabel(say("written", "写出"))
+    color_bar(axes, say)
     return drawing
 
 

@@ -107,7 +107,6 @@ def show_sentence(axes: Axes, shown: Sentence, weights: Tensor, say: Say) -> Non
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
-    axes.set_xlabel(say("weight", "权重"))
 
 
 def figure(say: Say = english) -> Figure:
@@ -115,9 +114,10 @@ def figure(say: Say = english) -> Figure:
     wanted = ((2, 13), (1, 10), (3, 7))
     sentences = [next(s for s in held_out() if (s.relation, len(s.words)) == pair) for pair in wanted]
     weights = train(seed=0).attention(*encode(sentences))
-    drawing, axes = new_figure(1, 3, height=3.4)
+    drawing, axes = new_figure(3, 1, height=6.6, sharex=True)
     for panel, shown, weight in zip(axes, sentences, weights, strict=True):
         show_sentence(panel, shown, weight, say)
+    axes[-1].set_xlabel(say("weight", "权重"))
     return drawing
 
 

@@ -56,11 +56,11 @@ def figure(say: Say = english) -> Figure:
     }
     tiles = torch.stack([halves.view(-1, HALF, 8)[first] for halves in rows.values()])  # (4, KINDS, 4, 8)
     tiles = F.pad(tiles, (1, 0, 1, 0), value=torch.nan)  # (4, KINDS, 5, 9)
-    drawn, (axes,) = new_figure(1, 1, height=2.4)
+    drawn, (axes,) = new_figure(1, 1, height=2.1)
     axes.imshow(tiles.transpose(1, 2).reshape(4 * 5, -1), cmap="gray", vmin=0, vmax=1)
     axes.set_yticks([5 * row + 2.5 for row in range(len(rows))], list(rows))
-    axes.set_xticks([])
-    axes.tick_params(length=0)
+    axes.set_xticks([9 * kind + 4.5 for kind in range(KINDS)], map(str, range(KINDS)))
+    axes.tick_params(length=0, labeltop=True, labelbottom=False)
     axes.spines[:].set_visible(False)
     return drawn
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from figures.style import Say, english, new_figure, show_weights
+from figures.style import Say, color_bar, english, new_figure, show_weights
 from snippets.weight_assignment.soft.luong_global import GlobalAttention
 
 MONTHS = list(calendar.month_name)
@@ -146,12 +146,13 @@ def figure(say: Say = english) -> Figure:
     shown = "November 21, 2026"
     translator = train(seed=0)
     chosen, weights = translator.translate(encode([shown]))
-    drawing, (axis,) = new_figure(height=4.0)
+    drawing, (axis,) = new_figure(height=3.4)
     show_weights(axis, weights[0])
     axis.set_xticks(range(len(shown)), [c.replace(" ", "␣") for c in shown])
     axis.set_yticks(range(len(FIELDS)), [CHARACTERS[c] for c in chosen[0]])
     axis.set_xlabel(say("read", "读"))
     axis.set_ylabel(say("written", "写出"))
+    color_bar([axis], say)
     return drawing
 
 
