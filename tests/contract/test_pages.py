@@ -77,3 +77,17 @@ def test_mechanism_page_is_complete(slug: str, language: str) -> None:
     assert blocks[f'python title="{slug}.py"'] == f'--8<-- "snippets/{path}.py"\n'
     assert "#>" in blocks["python"]
     assert re.search(r"^description: \S", text, re.MULTILINE)
+
+
+CAPTION = {"en": 280, "zh": 130}  # characters: three lines of 720 pixels
+NOTICE = {"en": "**What to notice:** ", "zh": "**看点：**"}
+
+
+@pytest.mark.parametrize("language", CAPTION)
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_figure_has_a_short_caption_and_what_to_notice(page: Path, language: str) -> None:
+    text = (DOCS / language / page).read_text()
+    for below in re.split(r"^```figure\n.+\n```\n", text, flags=re.MULTILINE)[1:]:
+        caption, notice = below.strip().split("\n\n")[:2]
+        assert len(re.sub(r"\]\([^)]*\)|[*`$\[\]]", "", " ".join(caption.split()))) <= CAPTION[language]
+        assert notice.startswith(NOTICE[language])

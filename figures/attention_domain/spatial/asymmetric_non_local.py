@@ -52,7 +52,7 @@ def figure(say: Say = english) -> Figure:
     """Above: the picture. Below, rows: queries; columns: the anchors of each grid, on one scale."""
     drawn, axes = new_figure(3, len(PYRAMID), height=5.0, height_ratios=(1.7, 1, 1))
     photograph, panels = drawn.add_subplot(clear_row(axes[: len(PYRAMID)])), axes[len(PYRAMID) :]
-    show_image(photograph, picture(PICTURE, (SIZE, SIZE)))
+    show_image(photograph, picture(PICTURE, (SIZE, SIZE)), say("queries", "查询"))
     for row, ((i, j), weights) in enumerate(zip(QUERIES, seen(), strict=True)):
         mark(photograph, i, j, str(row + 1))
         parts = weights.split([side**2 for side in PYRAMID])

@@ -70,7 +70,7 @@ def figure(say: Say = english) -> Figure:
     x = features(image)
     drawn, axes = new_figure(3, 4, height=3.6, height_ratios=(1.8, 1, 1))
     photograph, maps = drawn.add_subplot(clear_row(axes[:4])), axes[4:]
-    show_image(photograph, image)
+    show_image(photograph, image, say("queries", "查询"))
     for factor in (1, 2, 3, 4):
         weights = block(factor).attention(x)[0, 0].expand(SIZE[0] * SIZE[1], -1).view(*SIZE, *SIZE)
         for number, ((i, j), panel) in enumerate(zip(QUERIES, maps[factor - 1 :: 4], strict=True), start=1):

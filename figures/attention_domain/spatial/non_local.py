@@ -59,7 +59,7 @@ def figure(say: Say = english) -> Figure:
     x = features(image)
     drawn, axes = new_figure(3, 4, height=5.0, height_ratios=(1.7, 1, 1))
     photograph, panels = drawn.add_subplot(clear_row(axes[:4])), axes[4:]
-    show_image(photograph, image)
+    show_image(photograph, image, say("queries", "查询"))
     for row, (i, j) in enumerate(QUERIES):
         mark(photograph, i, j, str(row + 1))
     for column, (mode, title) in enumerate(titles.items()):
