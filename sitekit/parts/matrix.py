@@ -9,7 +9,7 @@ from sitekit.pages import FOUNDATIONS, exists
 from sitekit.parts import part
 from sitekit.pieces.badges import legend, marks
 from sitekit.pieces.elements import element, link
-from sitekit.pieces.refer import to_mechanism, to_overview
+from sitekit.pieces.refer import axis, to_mechanism, to_overview
 from snippets.catalogue import CATALOGUE, Domain, Mechanism, Weights
 
 
@@ -18,18 +18,21 @@ def matrix(body: str, language: Language) -> str:
     """No body. Return the matrix: a row per domain that has mechanisms, a column per kind of weights."""
     domains = dict.fromkeys(row.domain for row in CATALOGUE.values() if row.domain)
     corner = element("td", "")
-    head = corner + "".join(element("th", to_overview(value, language), scope="col") for value in Weights)
+    head = corner + "".join(_head(value, "col", language) for value in Weights)
     rows = (
         element(
             "tr",
-            element("th", to_overview(domain, language), scope="row")
-            + "".join(_cell(weights, domain, language) for weights in Weights),
+            _head(domain, "row", language) + "".join(_cell(weights, domain, language) for weights in Weights),
         )
         for domain in domains
     )
     grid = element("table", element("thead", element("tr", head)) + element("tbody", "".join(rows)))
     parts = grid + _foundations(language) + legend(language)
     return element("div", parts, class_="atlas-matrix", data_tree="")
+
+
+def _head(value: Weights | Domain, scope: str, language: Language) -> str:
+    return element("th", to_overview(value, language), scope=scope, data_axis=axis(value))
 
 
 def _cell(weights: Weights, domain: Domain, language: Language) -> str:

@@ -9,7 +9,7 @@ from sitekit.pieces.badges import reconstructed
 from sitekit.pieces.elements import code, element, formula, table
 from sitekit.pieces.named import chosen
 from sitekit.pieces.prose import inline, without_links
-from sitekit.pieces.refer import to_mechanism, to_overview
+from sitekit.pieces.refer import axis, to_mechanism, to_overview
 from sitekit.store import results
 from snippets.catalogue import CATALOGUE, Mechanism
 
@@ -33,7 +33,8 @@ def members(body: str, language: Language) -> str:
     columns = [language.word(key) for key in keys]
     rows = ([_cell(key, mechanism, language) for key in keys] for mechanism in found)
     note = element("p", escape(language.word("symbols")), class_="atlas-note")
-    return element("div", table(columns, rows) + note, class_="atlas-members", data_tree="")
+    own = {"data_axis": axis(value)} if value else {}
+    return element("div", table(columns, rows) + note, class_="atlas-members", data_tree="", **own)
 
 
 def _cell(key: str, mechanism: Mechanism, language: Language) -> str:

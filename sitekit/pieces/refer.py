@@ -4,7 +4,7 @@ from html import escape
 
 from sitekit import pages, references
 from sitekit.language import Language
-from sitekit.pieces.elements import link
+from sitekit.pieces.elements import element, link
 from sitekit.pieces.prose import inline
 from snippets.catalogue import Domain, Mechanism, Weights
 
@@ -16,10 +16,17 @@ def to_mechanism(mechanism: Mechanism, language: Language) -> str:
 
 
 def to_overview(value: Weights | Domain, language: Language) -> str:
-    """Return the name of a value of an axis, a link if it has an overview page."""
+    """Return the name of a value of an axis with its colour and sign, a link if it has an overview page."""
     name = escape(language.word(value))
     page = pages.overview(value)
-    return link(f"/{page}", name) if pages.exists(page, language) else name
+    if pages.exists(page, language):
+        return element("a", name, href=f"/{page}", data_axis=axis(value))
+    return element("span", name, data_axis=axis(value))
+
+
+def axis(value: Weights | Domain) -> str:
+    """Return what styles/axes.css calls a value of an axis: `channel_spatial`."""
+    return value.name.lower()
 
 
 def to_paper(mechanism: Mechanism, language: Language) -> str:
