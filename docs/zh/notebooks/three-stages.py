@@ -20,9 +20,9 @@
 # 作为**键**，它是被查找的对象，而原始像素不适合做键：
 # 两个明亮的小块，不论画的是什么，点积都大。
 # 所以先减去平均小块，再把所有的键化成同样的长度 $\sqrt{d}$。
-# **查询**是蓝框中那个小块的键，它是橙色航天服的一角。
+# **查询**是蓝框中那个小块的键，它是橙色宇航服的一角。
 
-# %% alt="穿橙色航天服的宇航员肖像，衣袖上的蓝框标出提问的小块。"
+# %% alt="穿橙色宇航服的宇航员肖像，衣袖上的蓝框标出提问的小块。"
 import math
 
 import matplotlib.pyplot as plt
@@ -87,7 +87,7 @@ for name, some, rule in [("dot", dot_scores, math.sqrt(d)), ("scaled", scores, 1
 # 要数清有多少个键在分享权重，就打印 $1 / \sum_i \alpha_i^2$。
 # 一个键独占时它等于 1，人人均分时它等于 $S$。
 
-# %% alt="三张权重图：0.25 时亮着一两个小块，1 时亮着两只衣袖的一部分，4 时亮着整件航天服。"
+# %% alt="三张权重图：0.25 时亮着一两个小块，1 时亮着两只衣袖的一部分，4 时亮着整件宇航服。"
 figure, panels = plt.subplots(1, 3, figsize=(6, 1.9))
 for axes, temperature in zip(panels, (0.25, 1, 4), strict=True):
     weights = (scores / temperature).softmax(dim=0)  # (S,)
@@ -100,7 +100,7 @@ weights = dot_scores.softmax(dim=0)
 print(f"without 1/sqrt(d): the largest weight is {weights.max():.6f}")
 
 # %% [markdown]
-# 温度为 1 时，这一角衣袖找到了航天服的其余部分，连画面另一侧的也找到了。
+# 温度为 1 时，这一角衣袖找到了宇航服的其余部分，连画面另一侧的也找到了。
 # 没有人告诉它位置：注意力比较的是内容，内容在哪里，它并不知道。
 #
 # ## 阶段三：读取 {#read}
@@ -145,7 +145,7 @@ print(f"weights {tuple(all_weights.shape)}, output {tuple(output.shape)}")
 # ## 换成模块，结果相同 {#module}
 #
 # 图谱的模块里，三个阶段分别叫 `score`、`weigh` 和 `read`，前面多一维批次。
-# PyTorch 自带的函数用一个内核做完全部三步，不存权重。
+# PyTorch 自带的函数用一个融合核做完三步，不存权重。
 # 除了相加的次序，三者一致。
 
 # %%
@@ -186,14 +186,14 @@ for name, matrix in [("dim=1", right), ("dim=0", wrong)]:
 #
 # 掩码规定一个查询可以看见哪些键。本图谱的掩码是布尔型，
 # **True 表示可以关注**。这里只有右半边可以关注：
-# 左半边只好用右边的小块来画。航天服画得不错，因为另一只衣袖可以照抄；
+# 左半边只好用右边的小块来画。宇航服画得不错，因为另一只衣袖可以照抄；
 # 国旗在右边没有同类，就丢了。
 #
 # softmax 之前，被遮住的分数变成 $-\infty$，
 # 所以它们的权重正好是 0，其余的总和仍为一。
 # 还剩一种情形：一个查询什么也看不见。手算得到 0/0，`weigh` 给出零。
 
-# %% alt="只用右半边小块拼成的肖像：左边有航天服，没有国旗。"
+# %% alt="只用右半边小块拼成的肖像：左边有宇航服，没有国旗。"
 visible = torch.arange(S) % columns >= columns // 2  # (S,), the right half
 masked = all_scores.masked_fill(~visible, -math.inf).softmax(dim=-1)
 assert torch.allclose(masked, weigh(all_scores[None], visible[None, None])[0])
