@@ -1,7 +1,7 @@
 """The look of all figures, and their grammar: readable on a phone, on light and on dark pages.
 
 A figure is FIGURE_WIDTH inches wide and is scaled to the width of the page, so its text scales too: 10 pt,
-the smallest there is, is 11 px on a phone that has 340 px for a figure, and 17 px at 500 px, the
+the smallest there is, is 11 px on a phone of 360 px, which has 328 for a figure, and 17 px at 500 px, the
 largest it is shown. Put little side by side: four panels, five if their titles are short.
 
 Every row and column has a name in the picture. Where a colour means a number, `color_bar` says which.
@@ -29,7 +29,7 @@ from torch import Tensor
 Say = Callable[[str, str], str]
 """Picks the word in the language of the page: `say("weight", "权重")`."""
 
-FIGURE_WIDTH = 4.2
+FIGURE_WIDTH = 4.1
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#b8679a", "#a07800", "#808080")
 WEIGHT_MAP = "magma"  # the colour map of attention weights
 

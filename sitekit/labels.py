@@ -180,7 +180,7 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "evidence code": ("released code", "发布的代码"),
     "meaning code": (
         "The code that the authors released was read and run beside the module.",
-        "读过作者发布的代码，并与模块并排运行过。",
+        "读过作者发布的代码，并与模块对照运行过。",
     ),
     "evidence secondary": ("secondary accounts", "二手资料"),
     "meaning secondary": (
