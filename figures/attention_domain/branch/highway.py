@@ -59,7 +59,7 @@ def figure(say: Say = english) -> Figure:
     for row, gate_bias in enumerate((-3.0, NO_GATE), start=1):
         panels = axes[row * len(SHOWN) : (row + 1) * len(SHOWN)]
         for panel, depth in zip(panels, SHOWN, strict=True):
-            title = say(f"layer {depth}", f"第 {depth} 层") if row == 1 else ""
-            show_image(panel, way[gate_bias][depth], title)
+            show_image(panel, way[gate_bias][depth], str(depth) if row == 1 else "")
         panels[0].set_ylabel(name(gate_bias, say))
+    axes[len(SHOWN)].set_title(say("layer 0", "第 0 层"))
     return drawn

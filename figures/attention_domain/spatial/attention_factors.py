@@ -68,7 +68,7 @@ def figure(say: Say = english) -> Figure:
     """Above: the picture. Below, rows: queries; columns: the weights of each factor by itself."""
     image = picture("coffee", SIZE)
     x = features(image)
-    drawn, axes = new_figure(3, 4, height=3.6, height_ratios=(1.8, 1, 1))
+    drawn, axes = new_figure(3, 4, height=4.0, height_ratios=(1.8, 1, 1))
     photograph, maps = drawn.add_subplot(clear_row(axes[:4])), axes[4:]
     show_image(photograph, image, say("queries", "查询"))
     for factor in (1, 2, 3, 4):
