@@ -19,8 +19,9 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "complexity": ("Complexity", "复杂度"),
     "aliases": ("Also called", "别名"),
     "evidence": ("Evidence", "依据"),
-    "code": ("Code", "代码"),
-    "download": ("Download {file}", "下载 {file}"),
+    "copy": ("Copy {file}", "复制 {file}"),
+    "copied": ("Copied", "已复制"),
+    "download": ("Download", "下载"),
     "run": ("Run", "运行"),
     "no parameters": ("none", "无"),
     "state": ("Kept by a decoder", "解码器保留"),
@@ -42,6 +43,13 @@ WORDS: Mapping[str, tuple[str, str]] = {
         "{title}: figure drawn by running the code; the caption says what it shows",
         "{title}：运行代码绘制的图，说明见图注",
     ),
+    # code
+    "hide docstrings": ("Hide docstrings", "隐藏文档字符串"),
+    "changed since": ("What changed since {name}", "与 {name} 相比改了什么"),
+    "without docstrings": (
+        "The code of both modules, without docstrings; - is gone, + is new.",
+        "两个模块的代码，不含文档字符串；- 为删去，+ 为新增。",
+    ),
     # cost
     "sizes": ("Sizes", "尺寸"),
     "example": ("example", "示例"),
@@ -55,14 +63,19 @@ WORDS: Mapping[str, tuple[str, str]] = {
         "不计池化、softmax、归一化和逐元素运算。"
         "注意力权重数即 g(x) 的元素个数，也就是显式构造 g(x) 时需要存储的数量。",
     ),
+    "compared": (
+        "The sizes lead to the comparison with all mechanisms, where you can set sizes of your own.",
+        "点击尺寸，可与全部机制比较，也可换成自己的尺寸。",
+    ),
     # proofs
     "statement": ("Statement", "命题"),
     "measured": ("Measured", "实测"),
     "limit": ("Limit", "界限"),
     "proved with": (
-        "Measured with torch {torch} on {date} by",
-        "以 torch {torch} 于 {date} 实测，测试文件：",
+        "Measured with torch {torch} on {date}: {tests} tests in {seconds} s. To run just these, in a clone:",
+        "以 torch {torch} 于 {date} 实测：{tests} 个测试用时 {seconds} 秒。在克隆中只运行这些测试：",
     ),
+    "test file": ("The test file", "测试文件"),
     "how": ("How it is proved", "如何证明"),
     # evidence
     "marks": ("Marks of evidence:", "依据的标记："),

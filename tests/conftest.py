@@ -18,6 +18,12 @@ from tests.measure import Figure, Measured, summary
 ROOT = Path(__file__).parents[1]
 PROOFS = ROOT / "docs" / "proofs.json"
 _recorded: dict[str, dict[str, list[Figure]]] = defaultdict(lambda: defaultdict(list))
+_seconds: dict[str, list[float]] = defaultdict(list)
+"""Of each test in the file of a mechanism."""
+
+
+def _slug(item: pytest.Item) -> str:
+    return item.path.stem.removeprefix("test_")
 
 
 def proof_source(path: str) -> str:
@@ -39,8 +45,7 @@ def measured(request: pytest.FixtureRequest) -> Iterator[Measured]:
     result = Measured()
     yield result
     if request.node.rep_call.passed:
-        slug = request.node.path.stem.removeprefix("test_")
-        _recorded[slug][request.node.originalname] += result.figures
+        _recorded[_slug(request.node)][request.node.originalname] += result.figures
 
 
 @pytest.hookimpl(wrapper=True)
@@ -49,6 +54,8 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     setattr(item, f"rep_{report.when}", report)
+    if report.when == "call":
+        _seconds[_slug(item)].append(report.duration)
     return report
 
 
@@ -61,6 +68,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
             "torch": torch.__version__.split("+")[0],
             "date": datetime.date.today().isoformat(),
             "source": proof_source(CATALOGUE[slug].path),
+            "tests": len(_seconds[slug]),
+            "seconds": round(sum(_seconds[slug]), 1),
             "proofs": {test: summary(found) for test, found in sorted(figures.items())},
         }
     PROOFS.write_text(written(proofs), encoding="utf-8")

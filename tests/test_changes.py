@@ -5,7 +5,10 @@ import io
 import tokenize
 
 import pytest
+from bs4 import BeautifulSoup
 
+from sitekit.language import ENGLISH
+from sitekit.parts import PARTS
 from snippets.__main__ import main
 from snippets.catalogue import CATALOGUE
 from snippets.changes import LEAST, MOST, changes, kinship, short_changes
@@ -57,3 +60,12 @@ def test_only_what_is_short_and_alike_teaches() -> None:
     assert sum(line[0] in "+-" for line in short_changes(senet, eca)[2:]) <= MOST
     assert kinship(senet, eca) >= LEAST > kinship(senet, transformer)
     assert short_changes(senet, transformer) == []
+
+
+def test_the_page_shows_what_changed_since_the_nearest_relative_that_is_no_younger() -> None:
+    found = BeautifulSoup(PARTS["changed"]("eca", ENGLISH), "html.parser")
+    assert found.summary.get_text() == "What changed since SENet"
+    senet, eca = CATALOGUE["senet"], CATALOGUE["eca"]
+    assert found.code.get_text().splitlines() == list(changes(senet, eca))
+    assert PARTS["changed"]("senet", ENGLISH) == ""  # ECA came later
+    assert PARTS["changed"]("transformer", ENGLISH) == ""  # too much

@@ -1,6 +1,7 @@
 """Writes each page as plain Markdown at the path of its source, and llms.txt, which lists them all."""
 
 from pathlib import Path
+from urllib.parse import urljoin
 
 from jinja2 import Environment
 from mkdocs.config.defaults import MkDocsConfig
@@ -10,6 +11,7 @@ from mkdocs.structure.pages import Page
 from mkdocs.utils.templates import TemplateContext
 
 from sitekit.language import LANGUAGES
+from sitekit.plain.absolute import addressed, linked
 from sitekit.plain.overview import overview
 from sitekit.plain.page import plain, plain_name
 
@@ -26,13 +28,18 @@ def on_page_context(
     """Write while pages are built: then all of them have been read and found without mistakes."""
     language = LANGUAGES[config.mdx_configs["sitekit.markdown.extension"]["language"]]
     name = plain_name(page.file.src_uri)
-    _write(Path(config.site_dir, name), plain(page.markdown or "", name, language))
+    text = plain(page.markdown or "", name, language)
+    if config.extra["address"]:
+        text = addressed(text, page.canonical_url or "")
+    _write(name, text, config)
     if page.is_homepage:
-        text = overview(nav, config.site_name, config.site_description or "", language)
-        _write(Path(config.site_dir, "llms.txt"), text)
+        _write("llms.txt", overview(nav, config.site_name, config.site_description or "", language), config)
     return context
 
 
-def _write(file: Path, text: str) -> None:
+def _write(name: str, text: str, config: MkDocsConfig) -> None:
+    if config.extra["address"]:
+        text = linked(text, urljoin(config.site_url or "", name))
+    file = Path(config.site_dir, name)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8")

@@ -19,6 +19,7 @@ from sitekit.markdown.includes import Includes
 from sitekit.markdown.linebreaks import LineBreaks
 from sitekit.markdown.links import Links
 from sitekit.markdown.reconstructions import Reconstructions
+from sitekit.markdown.switch import Switch
 from sitekit.markdown.tables import Tables
 from sitekit.markdown.unsearched import LeftOut
 
@@ -54,6 +55,7 @@ class SiteExtension(Extension):  # type: ignore[misc]
         # Its HTML
         md.postprocessors.register(LineBreaks(md), "sitekit-linebreaks", 35)
         # 30: the blocks of code come in
+        md.postprocessors.register(Switch(md), "sitekit-switch", 8)
         md.postprocessors.register(LeftOut(md), "sitekit-unsearched", 7)
         md.postprocessors.register(Formulas(md), "sitekit-formulas", 6)
         md.postprocessors.register(Code(md), "sitekit-code", 5)

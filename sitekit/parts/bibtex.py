@@ -15,5 +15,5 @@ def bibtex(body: str, language: Language) -> str:
     Raises:
         BuildError: docs/references.bib does not hold the key.
     """
-    entry = element("code", escape(references.bibtex(body.strip())), tabindex="0")
+    entry = element("code", escape(references.bibtex(body.strip())), class_="language-bibtex", tabindex="0")
     return element("div", element("pre", entry), class_="atlas-bibtex highlight")

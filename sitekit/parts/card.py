@@ -1,4 +1,4 @@
-"""The card under the title of a page: both axes, paper, shapes, evidence, cost, names, code."""
+"""The card under the title of a page: the file, both axes, paper, shapes, evidence, cost, names."""
 
 from collections.abc import Iterator
 from html import escape
@@ -21,14 +21,27 @@ FORMULAS = {"parameters", "macs", "complexity", "state"}
 
 @part("card")
 def card(body: str, language: Language) -> str:
-    """Return the card as a description list."""
+    """Return buttons that take the file, and a description list."""
     mechanism = mechanism_named(body)
     items = (
         element("dt", escape(language.word(key)))
         + element("dd", content, **({"tabindex": "0"} if key in FORMULAS else {}))
         for key, content in _items(mechanism, results(mechanism), language)
     )
-    return element("div", element("dl", "".join(items)), class_="atlas-card", data_tree="")
+    content = _take(mechanism, language) + element("dl", "".join(items))
+    return element("div", content, class_="atlas-card", data_tree="")
+
+
+def _take(mechanism: Mechanism, language: Language) -> str:
+    """Return two ways to the file; copy.js works the first."""
+    file = f"{mechanism.slug}.py"
+    copy = element("button", escape(language.word("copy", file=file)), type="button")
+    target = f"/snippets/{mechanism.path}.py"
+    download = element("a", escape(language.word("download")), href=target, download=file)
+    status = element("span", "", role="status")
+    return element(
+        "p", f"{copy} {download} {status}", class_="atlas-copy", data_copied=language.word("copied")
+    )
 
 
 def _items(mechanism: Mechanism, found: Results, language: Language) -> Iterator[tuple[str, str]]:
@@ -50,9 +63,6 @@ def _items(mechanism: Mechanism, found: Results, language: Language) -> Iterator
         yield "state", state(found, language)
     if mechanism.aliases:
         yield "aliases", escape(language.separator.join(mechanism.aliases))
-    file = f"{mechanism.slug}.py"
-    target = f"/snippets/{mechanism.path}.py"
-    yield "code", element("a", escape(language.word("download", file=file)), href=target, download=file)
     yield "run", code(f"python -m snippets run {mechanism.slug}")
 
 

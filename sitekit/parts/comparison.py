@@ -80,6 +80,7 @@ def _row(mechanism: Mechanism, columns: Sequence[str], language: Language) -> st
     return element(
         "tr",
         "".join(cells[key] for key in columns),
+        id=mechanism.slug,
         data_names=names,
         data_slug=mechanism.slug,
         data_sizes=json.dumps(dict(largest.sizes)),

@@ -1,16 +1,20 @@
 """The cost of a mechanism: formulas, and what was counted at several sizes."""
 
+from collections.abc import Mapping
 from html import escape
+from urllib.parse import urlencode
 
 from sitekit.language import Language
 from sitekit.parts import part
 from sitekit.parts.onnx import note
-from sitekit.pieces.elements import block_formula, element, table
+from sitekit.pieces.controls import fields
+from sitekit.pieces.elements import block_formula, element, link, table
 from sitekit.pieces.named import mechanism_named
 from sitekit.pieces.numbers import counted
 from sitekit.pieces.sizes import sizes, varied
 from sitekit.results import Results
 from sitekit.store import results
+from snippets.catalogue import Mechanism
 
 
 @part("cost")
@@ -23,26 +27,33 @@ def cost(body: str, language: Language) -> str:
         for key, tex in (("parameters", found.parameters_tex), ("macs", found.macs_tex))
     )
     columns = [language.word(key) for key in ("sizes", "parameters", "macs", "attention weights")]
-    counts = table(columns, _rows(found, language), class_="number")
+    counts = table(columns, _rows(mechanism, found, language), class_="number")
     content = formulas + counts + _counted(found, language) + note(mechanism, language)
     return element("div", content, class_="atlas-cost", data_tree="")
 
 
-def _rows(found: Results, language: Language) -> list[list[str]]:
+def _rows(mechanism: Mechanism, found: Results, language: Language) -> list[list[str]]:
     shown = varied(found) or set(found.rows[0].sizes)
     rows = []
     for at in found.rows:
-        label = sizes({name: size for name, size in at.sizes.items() if name in shown})
+        label = escape(sizes({name: size for name, size in at.sizes.items() if name in shown}))
+        label = link(_comparison(mechanism, at.sizes), label)
         if at is found.rows[0]:
-            label += language.aside(language.word("example"))
-        rows.append([escape(label), counted(at.parameters), counted(at.macs), counted(at.weights)])
+            label += escape(language.aside(language.word("example")))
+        rows.append([label, counted(at.parameters), counted(at.macs), counted(at.weights)])
     return rows
+
+
+def _comparison(mechanism: Mechanism, at: Mapping[str, int]) -> str:
+    """Return the row of the mechanism among all others, computed with these sizes."""
+    query = urlencode({field: at[symbol] for symbol, field in fields(at).items()})
+    return f"/comparison.md?{query}#{mechanism.slug}"
 
 
 def _counted(found: Results, language: Language) -> str:
     changing = varied(found)
     fixed = {name: size for name, size in found.rows[0].sizes.items() if name not in changing}
-    sentences = [language.word("counted")]
+    sentences = [language.word("counted"), language.word("compared")]
     if fixed and changing:
         sentences.insert(0, language.word("fixed", sizes=sizes(fixed)))
     text = language.joiner.join(sentences)

@@ -1,6 +1,7 @@
 """The table of proofs: each statement with the test that proves it, what it measured, what it had to keep."""
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from html import escape
@@ -14,6 +15,7 @@ from sitekit.parts import part
 from sitekit.pieces.elements import code, element, grouped_table, link
 from sitekit.pieces.named import chosen, mechanism_named
 from sitekit.pieces.prose import inline
+from sitekit.steps import proof
 from snippets.catalogue import Mechanism
 
 
@@ -33,16 +35,20 @@ def proofs(body: str, language: Language) -> str:
         figures = recorded["proofs"][chosen(f"proof of {subject.slug}", name, recorded["proofs"])]
         test = element("span", code(name).replace("_", "_<wbr/>"), class_="atlas-summary")
         groups.append((f"{inline(statement, language)} {test}", [_row(figure) for figure in figures]))
-    folder, _, _ = subject.path.rpartition("/")
-    with_torch = language.word("proved with", torch=recorded["torch"], date=recorded["date"])
-    test_file = code(f"tests/{folder}/test_{subject.slug}.py")
-    how = link(f"/{PROVED}", language.word("how"))
-    note = element(
-        "p",
-        f"{escape(with_torch)} {test_file}{language.stop}{language.joiner}{how}{language.stop}",
-        class_="atlas-note",
+    file = proof(subject)
+    facts = {key: recorded[key] for key in ("torch", "date", "tests", "seconds")}
+    note = element("p", escape(language.word("proved with", **facts)), class_="atlas-note")
+    command = element("pre", element("code", f"pytest {file}", class_="language-bash", tabindex="0"))
+    links = [link(f"/{PROVED}", language.word("how"))]
+    if repository := os.environ.get("REPO_URL"):
+        links.insert(0, link(f"{repository}/blob/main/{file}", language.word("test file")))
+    content = (
+        grouped_table(columns, groups)
+        + note
+        + element("div", command, class_="highlight")
+        + element("p", language.separator.join(links), class_="atlas-note")
     )
-    return element("div", grouped_table(columns, groups) + note, class_="atlas-proofs", data_tree="")
+    return element("div", content, class_="atlas-proofs", data_tree="")
 
 
 def _row(figure: Mapping[str, str]) -> list[str]:

@@ -9,7 +9,7 @@ from sitekit.language import Language
 
 Link = Callable[[str], str]  # where a target of a part leads from the page
 
-BLOCKS = {"div", "dl", "figure", "nav", "p", "pre", "table", "ul"}
+BLOCKS = {"details", "div", "dl", "figure", "nav", "p", "pre", "table", "ul"}
 
 
 def to_markdown(html: str, link: Link, language: Language) -> str:
@@ -20,7 +20,7 @@ def to_markdown(html: str, link: Link, language: Language) -> str:
     >>> to_markdown(html, str.upper, ENGLISH)
     'A *map*\\n\\n- [x](/X.MD)'
     """
-    return "\n\n".join(_Reader(link, language).blocks(etree.fromstring(html)))
+    return "\n\n".join(_Reader(link, language).blocks(etree.fromstring(html))) if html else ""
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,11 @@ class _Reader:
                 texts = ((self._text(name), self._text(value)) for name, value in pairs)
                 colon = self.language.colon.strip()
                 yield "\n".join(f"- **{name}{colon}** {value}" for name, value in texts)
-            case "form":  # nothing to set on paper
+            case "form" | "button":  # nothing to set on paper
                 return
             case "pre":
-                yield f"```bibtex\n{''.join(element.itertext())}\n```"
+                kind = element[0].get("class", "").removeprefix("language-")
+                yield f"```{kind}\n{''.join(element.itertext()).rstrip()}\n```"
             case "div" if element.get("class") == "arithmatex":
                 yield "$$\n" + (element.text or "").removeprefix(r"\[").removesuffix(r"\]") + "\n$$"
             case "svg" | "{http://www.w3.org/2000/svg}svg":

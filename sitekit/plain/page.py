@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from posixpath import relpath
+from urllib.parse import urlsplit
 
 from sitekit import paths, references
 from sitekit.language import Language
@@ -130,7 +131,7 @@ def _reachable(link: re.Match[str]) -> str:
 def _from_page(target: str, name: str) -> str:
     if not target.startswith("/"):
         return target
-    path = target.partition("#")[0].removeprefix("/")
+    path = urlsplit(target).path.removeprefix("/")
     return relpath(path, PurePosixPath(name).parent)
 
 

@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 
 DOCS = ROOT / "docs"
 SECTIONS = ["idea", "see", "how", "code", "use", "cost", "paper", "limits", "proofs", "references"]
-FENCES = ["card", "figure", "diagram", "cost", "proofs", "bibtex", "neighbours"]
+FENCES = ["card", "figure", "diagram", "changed", "cost", "proofs", "bibtex", "neighbours"]
 PAGES = sorted(page.relative_to(DOCS / "en") for page in (DOCS / "en").rglob("*.md"))
 
 FENCE = re.compile(r"^ *(`{3,})([^\n]*)\n(.*?)^ *\1$", re.DOTALL | re.MULTILINE)

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
+REAL = [
+    f"snippets/{name}.py" for name in ("attention_domain/channel/senet", "changes", "docstrings", "lookup")
+]
 TOY = "snippets/weight_assignment/hard/toy.py"
 HELPER = "snippets/weight_assignment/hard/helper.py"
 PLAIN = "snippets/foundations/plain.py"
@@ -211,7 +214,7 @@ BIBLIOGRAPHY = """
 """
 
 PROOFS = """
-{"senet": {"torch": "2.13.0", "date": "2026-11-21", "source": "0",
+{"senet": {"torch": "2.13.0", "date": "2026-11-21", "source": "0", "tests": 20, "seconds": 4.2,
            "proofs": {
              "test_halves": [{"name": "max |Δ|", "measured": "2e-16", "limit": "≤ 1e-10"},
                              {"name": "change", "measured": "8.2", "limit": "> 0.1"}],
@@ -231,6 +234,8 @@ PAGES = {
     "zh/attention-domain/channel/index.md": "# 通道\n\n哪个通道。",
     "en/how-it-is-proved.md": "# How\n\nBy tests.\n\n## Evidence {#evidence}\n\n```evidence\n```",
     "zh/how-it-is-proved.md": "# 如何\n\n测试。\n\n## 依据 {#evidence}\n\n```evidence\n```",
+    "en/comparison.md": "# Comparison\n\n```comparison\n```",
+    "zh/comparison.md": "# 对比\n\n```comparison\n```",
     "en/bibliography.md": "# Bibliography\n\n```bibliography\n```",
     "zh/bibliography.md": "# 文献\n\n```bibliography\n```",
     "en/index.md": "# Home\n\n```matrix\n```",
@@ -366,9 +371,7 @@ def create(root: Path) -> SmallAtlas:
         CATALOGUE: real[: real.index("CATALOGUE = _by_slug(")] + ROWS,
         STYLE: (ROOT / STYLE).read_text(encoding="utf-8"),
         FIGURE: FIGURE_CODE,
-        "snippets/attention_domain/channel/senet.py": (
-            ROOT / "snippets/attention_domain/channel/senet.py"
-        ).read_text(encoding="utf-8"),
+        **{file: (ROOT / file).read_text(encoding="utf-8") for file in REAL},
         TOY: TOY_CODE,
         HELPER: "THRESHOLD = 0\n",
         PLAIN: PLAIN_CODE,

@@ -13,6 +13,8 @@ from playwright.sync_api import Browser, BrowserContext, Page, Response, Viewpor
 
 from sitekit.store import results
 from snippets.catalogue import CATALOGUE
+from snippets.docstrings import docstrings
+from snippets.lookup import code
 from tests.conftest import ROOT
 from tests.site.conftest import CHROMIUM
 from tests.site.wait import wait_for
@@ -197,6 +199,59 @@ def test_copied_module_is_the_file(desk: Page, address: str, slug: str) -> None:
     wait_for(module.strip(), lambda: desk.evaluate("navigator.clipboard.readText()").strip())
 
 
+# What is said goes away after two seconds, which a busy machine may spend elsewhere
+NOTE_SAID = """(place) => {
+  const status = document.querySelector(place)
+  window.said = []
+  new MutationObserver(() => said.push(status.textContent)).observe(status, { childList: true })
+}"""
+
+
+@pytest.mark.parametrize(("language", "name", "said"), [("en", "Copy", "Copied"), ("zh", "复制", "已复制")])
+def test_card_copies_the_file(page: Page, address: str, language: str, name: str, said: str) -> None:
+    page.goto(address + LANGUAGES[language] + MECHANISM)
+    button = page.get_by_role("button", name=f"{name} senet.py", exact=True)
+    expect(button).to_be_in_viewport()
+    page.evaluate(NOTE_SAID, ".atlas-card [role=status]")
+    button.focus()
+    page.keyboard.press("Enter")
+    wait_for([said, ""], lambda: page.evaluate("said"))
+    module = (ROOT / "snippets/attention_domain/channel/senet.py").read_text(encoding="utf-8")
+    wait_for(module, lambda: page.evaluate("navigator.clipboard.readText()"))
+
+
+def test_where_the_browser_cannot_copy_the_links_stand_alone(page: Page, address: str) -> None:
+    page.add_init_script("delete Navigator.prototype.clipboard")
+    page.goto(address + "zh/" + MECHANISM)
+    expect(page.locator(".atlas-copy button:visible")).to_have_count(0)
+    expect(page.get_by_role("link", name="下载", exact=True)).to_be_visible()
+    expect(page.get_by_role("link", name="查看 Markdown")).to_be_visible()
+
+
+@pytest.mark.parametrize("script", [True, False])
+def test_docstrings_can_be_hidden(browser: Browser, address: str, script: bool) -> None:
+    """And are then not copied; the switch needs no script."""
+    source = code(CATALOGUE["senet"])
+    _, *others = docstrings(source)
+    gone = {line for place in others for line in place}
+    left = [text for line, text in enumerate(source.splitlines()) if line not in gone]
+    with browser.new_context(java_script_enabled=script, viewport=DESK) as context:
+        context.grant_permissions(CLIPBOARD, origin=address)
+        page = context.new_page()
+        page.goto(address + MECHANISM)
+        block = page.locator(".highlight", has=page.locator(".atlas-bare"))
+        box = page.get_by_label("Hide docstrings")
+        box.focus()
+        page.keyboard.press("Space")
+        expect(block.locator(".atlas-docstring").first).to_be_hidden()
+        assert block.locator("code").inner_text().strip().splitlines() == left
+        if script:
+            block.locator(".md-code__button").first.click()
+            wait_for(left, lambda: page.evaluate("navigator.clipboard.readText()").splitlines())
+        box.uncheck()
+        expect(block.locator(".atlas-docstring").first).to_be_visible()
+
+
 def test_download_is_the_file(page: Page, address: str) -> None:
     page.goto(address + "zh/" + MECHANISM)
     with page.expect_download() as download:
@@ -272,32 +327,18 @@ def test_a_shared_search_is_answered(page: Page, address: str) -> None:
     expect(page.locator(f'.md-search-result__link[href*="{address}{MECHANISM}"]').first).to_be_attached()
 
 
-# What is said goes away after two seconds, which a busy machine may spend elsewhere
-NOTE_SAID = """() => {
-  const status = document.querySelector(".atlas-plain [role=status]")
-  window.said = []
-  new MutationObserver(() => said.push(status.textContent)).observe(status, { childList: true })
-}"""
-
-
 @pytest.mark.parametrize(("language", "name"), [("en", "Copy as Markdown"), ("zh", "复制为 Markdown")])
 def test_page_can_be_copied_as_markdown(
     page: Page, address: str, site: Path, language: str, name: str
 ) -> None:
     page.goto(address + LANGUAGES[language] + MECHANISM)
     button = page.get_by_role("button", name=name, exact=True)
-    page.evaluate(NOTE_SAID)
+    page.evaluate(NOTE_SAID, ".atlas-plain [role=status]")
     button.focus()
     page.keyboard.press("Enter")
     wait_for([{"en": "Copied", "zh": "已复制"}[language], ""], lambda: page.evaluate("said"))
     file = site / LANGUAGES[language] / f"{MECHANISM.rstrip('/')}.md"
     wait_for(file.read_text(encoding="utf-8"), lambda: page.evaluate("navigator.clipboard.readText()"))
-
-
-def test_markdown_is_a_link_where_the_browser_cannot_copy(page: Page, address: str) -> None:
-    page.add_init_script("delete Navigator.prototype.clipboard")
-    page.goto(address + "zh/" + MECHANISM)
-    expect(page.get_by_role("link", name="查看 Markdown")).to_be_visible()
 
 
 def years(page: Page) -> list[int]:
@@ -384,6 +425,19 @@ def test_comparison_computes_with_the_sizes_of_the_reader(page: Page, address: s
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
 
 
+def test_costs_lead_to_the_comparison_at_their_sizes(page: Page, address: str) -> None:
+    """The address keeps what the reader changes there."""
+    page.goto(address + MECHANISM + "#cost")
+    page.get_by_role("link", name="B = 1, C = 256, H = W = 14").click()
+    expect(page.locator("tr:target")).to_have_attribute("data-slug", "senet")
+    expect(page.locator("tr:target")).to_be_in_viewport()
+    wait_for(["8,464", "8,192", "B = 1, C = 256, H = W = 14"], lambda: cells(page, "senet"))
+    page.get_by_role("form", name="Choose sizes:").get_by_label("r", exact=True).fill("8")
+    wait_for("16,672", lambda: cells(page, "senet")[0])
+    page.reload()
+    wait_for("16,672", lambda: cells(page, "senet")[0])
+
+
 def test_comparison_starts_anew_when_the_reader_comes_back(page: Page, address: str) -> None:
     page.goto(address + "comparison/")
     text = page.locator(".atlas-filter [type=search]")
@@ -402,7 +456,9 @@ def test_comparison_is_a_plain_table_without_javascript(browser: Browser, addres
         expect(page.locator(".atlas-comparison :is(form, button):visible")).to_have_count(0)
 
 
-PRINTED_HIDDEN = ".md-header, .md-tabs, .md-sidebar, .md-footer, .atlas-plain, .headerlink, .md-code__nav"
+PRINTED_HIDDEN = (
+    ".md-header, .md-tabs, .md-sidebar, .md-footer, .atlas-copy, .atlas-bare, .headerlink, .md-code__nav"
+)
 CUT_OFF = """[...document.querySelectorAll("html, pre > code, .atlas-table, dd")]
   .filter((box) => box.scrollWidth > box.clientWidth + 1)
   .map((box) => box.className || box.tagName)"""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from bs4 import BeautifulSoup, Tag
@@ -102,6 +103,14 @@ def test_card(site: SmallAtlas) -> None:
     assert card["Evidence"].a["href"] == "../../how-it-is-proved/#evidence"
 
 
+def test_card_begins_with_two_ways_to_the_file(site: SmallAtlas) -> None:
+    copy = part(site, "card").find()
+    assert isinstance(copy, Tag)
+    assert [child.get_text() for child in copy.find_all(True)] == ["Copy senet.py", "Download", ""]
+    assert copy["data-copied"] == "Copied"
+    assert links(copy) == [("Download", "../../snippets/attention_domain/channel/senet.py")]
+
+
 def test_card_in_chinese(site: SmallAtlas) -> None:
     card = entries(part(site, "card", "zh/deep/all"))
     texts = {name: value.get_text() for name, value in card.items()}
@@ -122,14 +131,16 @@ def test_every_link_of_every_part_leads_somewhere(site: SmallAtlas, prefix: str)
     ]
     assert len(targets) > 8
     for target in targets:
-        file = base / target.partition("#")[0]
+        file = base / urlsplit(target).path
         assert (file / "index.html" if file.is_dir() else file).is_file(), target
     download = base / next(target for target in targets if target.endswith(".py"))
     assert download.read_text() == (ROOT / "snippets/attention_domain/channel/senet.py").read_text()
 
 
 def test_cost(site: SmallAtlas) -> None:
-    head, *rows = table(part(site, "cost"))
+    cost = part(site, "cost")
+    assert links(cost)[-1][1] == "../../comparison/?B=1&C=512&H+%3D+W=28&r=16#senet"
+    head, *rows = table(cost)
     assert head == ["Sizes", "Parameters", "Multiply-adds", "Attention weights"]
     assert rows[0] == ["B = 2, C = 64, H = 14, W = 10 (example)", "580", "1,024", "128"]
     assert rows[-1] == ["B = 1, C = 512, H = W = 28", "33,312", "32,768", "512"]
@@ -153,7 +164,9 @@ def test_proofs(site: SmallAtlas) -> None:
     assert proofs.em is not None
     assert proofs.em.text == "halve"
     assert proofs.math is not None
-    assert "torch 2.13.0 on 2026-11-21 by tests/attention_domain/channel/test_senet.py" in proofs.get_text()
+    assert "torch 2.13.0 on 2026-11-21: 20 tests in 4.2 s." in proofs.get_text()
+    assert proofs.pre is not None
+    assert proofs.pre.get_text().strip() == "pytest tests/attention_domain/channel/test_senet.py"
     assert links(proofs) == [("How it is proved", "../../how-it-is-proved/")]
 
 
@@ -500,3 +513,23 @@ def test_an_error_of_any_kind_stops_the_build(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setitem(PARTS, "matrix", broken)
     with pytest.raises(BuildError, match=r"^docs/en/page.md:3: matrix failed: KeyError: ''$"):
         converted(tmp_path, monkeypatch, "A matrix\n\n```matrix\n```")
+
+
+def test_where_the_addresses_of_site_and_repository_are_known_links_lead_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    atlas = small_atlas.create(tmp_path)
+    for language in ("en", "zh"):
+        atlas.write(f"docs/{language}/deep/all.md", "# All\n\n" + fence("proofs", FENCES["proofs"]))
+    monkeypatch.setenv("SITE_URL", "https://atlas.example/")
+    monkeypatch.setenv("REPO_URL", "https://code.example/atlas")
+    built = atlas.build("en")
+    assert built.returncode == 0, built.stderr
+    assert links(part(atlas, "proofs"))[0] == (
+        "The test file",
+        "https://code.example/atlas/blob/main/tests/attention_domain/channel/test_senet.py",
+    )
+    text = (atlas.root / "site/deep/all.md").read_text(encoding="utf-8")
+    assert text.startswith("# All\n\n<https://atlas.example/deep/all/>\n\n|")
+    assert "[How it is proved](https://atlas.example/how-it-is-proved.md)" in text
+    assert "](https://atlas.example/deep/all.md)" in (atlas.root / "site/llms.txt").read_text("utf-8")

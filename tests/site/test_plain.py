@@ -36,7 +36,7 @@ def test_every_page_leads_to_its_plain_text(site: Path, texts: dict[Path, str]) 
     for file in site.rglob("index.html"):
         page = file.read_text(encoding="utf-8")
         (head,) = re.findall(r'<link rel="alternate " type="text/markdown" href="([^"]+)"', page)
-        (link,) = re.findall(r'<p class="atlas-plain"[^>]*>\s*<a href="([^"]+)"', page)
+        (link,) = re.findall(r'<p class="atlas-copy atlas-plain".*?<a href="([^"]+)"', page, re.DOTALL)
         assert head == link
         target = (file.parent / link).resolve()
         assert texts[target].startswith("# "), file
@@ -91,13 +91,14 @@ def test_the_measured_figures_stand_in_the_page(site: Path, texts: dict[Path, st
 def test_what_a_page_of_a_mechanism_holds(site: Path) -> None:
     text = (site / "attention-domain/channel/senet.md").read_text(encoding="utf-8")
     for part in (
+        "[Download](../../snippets/attention_domain/channel/senet.py)\n\n",
         "- **Weights:** [soft](../../weight-assignment/soft/index.md)\n",
         "- **Parameters:** $\\frac{2 C^{2}}{r} + C + \\frac{C}{r}$\n",
         "may be fully open at once (Hu et al., 2018).",
         "*SENet: figure drawn by running the code",
         "*From x (B, C, H, W): in g(x): mean over H, W,",
         "\\text{Multiply-adds} = \\frac{2 B C^{2}}{r}\n$$",
-        "| B = 1, C = 256, H = W = 14 | 8,464 | 8,192 | 256 |",
+        "| [B = 1, C = 256, H = W = 14](../../comparison.md) | 8,464 | 8,192 | 256 |",
         "> **You may have read**\n>\n> - *The squeeze",
         "```bibtex\n@inproceedings{hu2018senet,",
         "- [CBAM](../channel-spatial/cbam.md) (soft × channel + spatial)",

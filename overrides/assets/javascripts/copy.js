@@ -1,20 +1,16 @@
-// The link to the page as plain Markdown becomes a button that copies it. Where the browser cannot copy
-// (no https), the link stays.
-for (const place of document.querySelectorAll(".atlas-plain")) {
-  if (!navigator.clipboard || !window.ClipboardItem) break
+// A button copies what the link beside it leads to. Where the browser cannot copy (no https), the link stands alone.
+for (const place of document.querySelectorAll(".atlas-copy")) {
+  const button = place.querySelector("button")
   const link = place.querySelector("a")
-  const button = document.createElement("button")
-  button.type = "button"
-  button.textContent = place.dataset.copy
-  const status = document.createElement("span")
-  status.setAttribute("role", "status")
+  const status = place.querySelector("[role=status]")
+  button.hidden = !navigator.clipboard || !window.ClipboardItem
 
   button.addEventListener("click", async () => {
     const text = fetch(link.href).then((response) => {
       if (!response.ok) throw new Error(response.statusText)
       return response.text()
     })
-    const blob = text.then((markdown) => new Blob([markdown], { type: "text/plain" }))
+    const blob = text.then((content) => new Blob([content], { type: "text/plain" }))
     try {
       await navigator.clipboard.write([new ClipboardItem({ "text/plain": blob })])
       status.textContent = place.dataset.copied
@@ -23,6 +19,4 @@ for (const place of document.querySelectorAll(".atlas-plain")) {
       location.assign(link.href)
     }
   })
-  link.replaceWith(button)
-  place.prepend(status)
 }

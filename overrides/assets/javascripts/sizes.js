@@ -61,7 +61,20 @@ for (const part of document.querySelectorAll(".atlas-comparison")) {
     part.dispatchEvent(new Event("computed"))
   }
 
-  form.addEventListener("input", compute)
+  // The address brings sizes, from a table of costs or from another reader, and keeps those that are chosen
+  const keep = () => {
+    const set = [...form.elements].filter((input) => input.value !== input.defaultValue)
+    const query = new URLSearchParams(set.map((input) => [input.name, input.value]))
+    history.replaceState(null, "", `${location.pathname}${set.length ? `?${query}` : ""}${location.hash}`)
+  }
+  const brought = [...new URLSearchParams(location.search)].filter(([name]) => form.elements[name])
+  for (const [name, size] of brought) form.elements[name].value = size
+  if (brought.length) compute()
+
+  form.addEventListener("input", () => {
+    compute()
+    keep()
+  })
   form.addEventListener("submit", (event) => event.preventDefault())
-  form.addEventListener("reset", () => setTimeout(compute)) // the fields change after the event
+  form.addEventListener("reset", () => setTimeout(() => (compute(), keep()))) // the fields change after the event
 }
