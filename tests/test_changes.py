@@ -60,6 +60,9 @@ def test_only_what_is_short_and_alike_teaches() -> None:
     assert sum(line[0] in "+-" for line in short_changes(senet, eca)[2:]) <= MOST
     assert kinship(senet, eca) >= LEAST > kinship(senet, transformer)
     assert short_changes(senet, transformer) == []
+    condconv, dynamic = CATALOGUE["condconv"], CATALOGUE["dynamic_convolution"]
+    assert kinship(condconv, dynamic) >= LEAST
+    assert short_changes(condconv, dynamic) == []  # alike, but much changed
 
 
 def test_the_page_shows_what_changed_since_the_nearest_relative_that_is_no_younger() -> None:
