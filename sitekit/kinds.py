@@ -13,7 +13,7 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any
 
-from sitekit import paths
+from sitekit import fenced, paths
 from sitekit.closure import digest
 from sitekit.language import LANGUAGES
 from sitekit.notebooks.cells import code_cells, notebooks
@@ -85,7 +85,12 @@ KINDS = {
     ),
     "figure": Kind("sitekit.figure", names=figures, files=_figure, packages=DRAWING, words=True),
     "diagram": Kind(
-        "sitekit.diagram", names=lambda: CATALOGUE, files=_snippet, packages=("torch",), words=True
+        "sitekit.diagram",
+        names=lambda: CATALOGUE,
+        files=_snippet,
+        packages=("torch", "scipy"),
+        facts=lambda slug: [fenced.body("diagram", CATALOGUE[slug].path, code) for code in LANGUAGES],
+        words=True,
     ),
     "cost": Kind(
         "sitekit.cost",

@@ -1,4 +1,4 @@
-"""Dataflow diagrams drawn from a forward pass as it runs, so that they cannot drift from the code."""
+"""Diagrams that a page describes and a forward pass confirms, so that they cannot drift from the code."""
 
 import importlib
 from functools import cache
@@ -6,13 +6,16 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+from sitekit import fenced
 from sitekit.diagram import shapes
 from sitekit.diagram.fold import fold
 from sitekit.diagram.graph import Graph
+from sitekit.diagram.hold import hold
+from sitekit.diagram.idea import Idea, read
 from sitekit.diagram.names import Names, example_sizes
 from sitekit.diagram.record import record
 from sitekit.diagram.shapes import Say
-from sitekit.errors import BuildError, explain
+from sitekit.errors import BuildError, explain, fail
 from snippets.catalogue import CATALOGUE
 
 MOST_STEPS = 24
@@ -20,12 +23,38 @@ MOST_STEPS = 24
 
 
 def make(slug: str, say: Say) -> str:
-    """Return the dataflow of a mechanism's example as inline SVG without script and without ids.
+    """Return the diagram that the page of a mechanism describes, and what ran, folded, as HTML.
+
+    What ran stands alone where the page only names the mechanism.
 
     Raises:
-        BuildError: as `trace`.
+        BuildError: as `trace`, or the page describes what did not run.
     """
-    return shapes.render(_example(slug), say)
+    ran = shapes.render(_example(slug), say)
+    _, _, body = fenced.body("diagram", CATALOGUE[slug].path, say("en", "zh")).partition("\n")
+    if not body.strip():
+        return ran
+    try:
+        picture = shapes.render(drawn(slug, read(body)), say, shapes.NARROW_PHONE)
+    except BuildError as error:
+        fail(f"diagram of {slug}: {error}", f"```diagram\n{slug}\n")
+    summary = say("As it ran, operation by operation", "实际运行的每一步运算")
+    return f"{picture}<details><summary>{summary}</summary>{ran}</details>"
+
+
+def drawn(slug: str, idea: Idea) -> Graph:
+    """Return the boxes of an idea with the arrows of a forward pass in training.
+
+    Raises:
+        BuildError: as `hold`.
+    """
+    module = importlib.import_module(CATALOGUE[slug].module)
+    sizes = example_sizes(module)
+    block, inputs = module.example()
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        ran = record(block.train(), inputs, Names(sizes), fine=True)
+    return hold(idea, ran, sizes)
 
 
 @cache

@@ -12,35 +12,33 @@ LEVEL = 0.5
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle to place.
-
-    Attributes:
-        frame: whether it is a lane or a port in the border of one; lines enter these from above only.
-        last: whether it belongs into the last row.
-    """
+    """A rectangle to place; `last` says whether it belongs into the last row."""
 
     key: Key
-    width: float
-    height: float
-    frame: bool = False
+    width: float = 0.0
+    height: float = 0.0
     last: bool = False
 
 
 @dataclass(frozen=True)
-class End:
-    """Where a line starts or ends: a box, and how far right of its middle (pixels)."""
+class Net:
+    """One value: from the box that makes it to all boxes that read it."""
 
-    key: Key
-    offset: float = 0.0
+    source: Key
+    targets: tuple[Key, ...]
 
 
 @dataclass(frozen=True)
-class Net:
-    """One value, named by its step: from the box that makes it to all boxes that read it."""
+class Frame:
+    """A border around boxes; what is not of them stands outside.
 
-    step: int
-    source: End
-    targets: tuple[End, ...]
+    Attributes:
+        members: the boxes in it.
+        width: its least width (pixels).
+    """
+
+    members: frozenset[Key]
+    width: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -79,32 +77,14 @@ class Rect:
         """Its right edge."""
         return self.x + self.width
 
-    def moved(self, x: float, y: float) -> "Rect":
-        """Return it that much further right and down."""
-        return Rect(self.x + x, self.y + y, self.width, self.height)
-
 
 @dataclass(frozen=True)
 class Line:
-    """Corners of a line that runs only up-down and left-right; it carries the value of step `step`.
+    """Corners of a line that runs only up-down and left-right, from the box `source`.
 
-    `target` is the step where it ends in an arrow, None where another line goes on.
+    `target` is the box where it ends in an arrow, None where another line goes on.
     """
 
-    step: int
+    source: Key
     points: tuple[Point, ...]
-    target: int | None = None
-
-    def moved(self, x: float, y: float) -> "Line":
-        """Return it that much further right and down."""
-        return Line(self.step, tuple((a + x, b + y) for a, b in self.points), self.target)
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Boxes and lines; the upper left corner is (0, 0)."""
-
-    rects: dict[Key, Rect]
-    lines: list[Line]
-    width: float
-    height: float
+    target: Key | None = None

@@ -12,14 +12,16 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 from torch.overrides import TorchFunctionMode
 
-from sitekit.diagram import functions, lanes, layers
-from sitekit.diagram.graph import Graph, Step
+from sitekit.diagram import functions, lanes, layers, opened
+from sitekit.diagram.graph import Graph, Lane, Step
 from sitekit.diagram.names import Names
 from sitekit.diagram.operations import greek
+from sitekit.diagram.trail import trail
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Value:
 
     step: int | None = None
     name: str | None = None
+    learned: bool = False
 
 
 @dataclass
@@ -37,6 +40,7 @@ class Recorder:
     module: nn.Module
     names: Names
     coarse: bool
+    fine: bool
     steps: list[Step] = field(default_factory=list)
     lanes: list[str] = field(default_factory=list)
     lane: int | None = None
@@ -53,7 +57,9 @@ class Recorder:
     def __post_init__(self) -> None:
         self.paths = {submodule: path for path, submodule in self.module.named_modules()}
         for path, tensor in [*self.module.named_parameters(), *self.module.named_buffers()]:
-            self.bind(tensor, Value(name=greek(path.rsplit(".", 1)[-1])))
+            learned = isinstance(tensor, nn.Parameter)
+            self.bind(tensor, Value(name=greek(path.rsplit(".", 1)[-1]), learned=learned))
+        self.files = frozenset([inspect.getfile(type(self.module)), opened.__file__])
 
     def bind(self, tensor: Tensor, value: Value) -> None:
         """Remember where this tensor comes from."""
@@ -68,7 +74,9 @@ class Recorder:
         for tensor in tensors:
             self.bind(tensor, Value(step=len(self.steps) - 1))
 
-    def operation(self, label: str | None, arguments: Any, result: Any, *, learned: bool = False) -> None:
+    def operation(
+        self, name: str, label: str | None, arguments: Any, result: Any, *, learned: bool = False
+    ) -> None:
         """Record one operation; a label of None says that it only rearranges its first argument."""
         sources = [(tensor, self.values.get(id(tensor), Value())) for tensor in tensors_of(arguments)]
         results = list(tensors_of(result))
@@ -76,13 +84,23 @@ class Recorder:
         if not data or label is None:
             first = data or sources
             value = first[0][1] if first else Value()
-            for tensor in results:
-                self.bind(tensor, value)
-            return
-        shape = self.names.shape(results[0].shape)
+            if not data or not self.fine:
+                for tensor in results:
+                    self.bind(tensor, value)
+                return
+            data = data[:1]
         inputs = tuple(dict.fromkeys(value.step for _, value in data if value.step is not None))
-        learned = learned or any(isinstance(tensor, nn.Parameter) for tensor, _ in sources)
-        self.add(Step("step", label, shape, inputs, self.lane, learned), results)
+        step = Step(
+            "step",
+            label or "",
+            self.names.shape(results[0].shape),
+            inputs,
+            self.lane,
+            learned=learned or any(value.learned for _, value in sources),
+            size=results[0].numel(),
+            trail=trail(self.paths, self.files, name),
+        )
+        self.add(step, results)
 
     def step_of(self, tensor: Tensor) -> int | None:
         """Return the step this tensor comes from."""
@@ -116,7 +134,7 @@ class Recorder:
         label = layers.label(module, path, tuple(tensors[0].shape), self.names)
         learned = any(True for _ in module.parameters())
         before = len(self.steps)
-        self.operation(label, tensors, result, learned=learned)
+        self.operation(path.rsplit(".", 1)[-1], label, tensors, result, learned=learned)
         if learned and len(self.steps) > before:
             self.calls[path] += 1
             self.callers[before] = path
@@ -135,7 +153,7 @@ class Recorder:
         counts = any(tensor.is_floating_point() for tensor in tensors_of((arguments, keywords, result)))
         call = functions.Call(name, arguments, keywords, operands, self.names)
         label = functions.label(call) if counts or len(call.data) > 1 else None
-        self.operation(label, (arguments, keywords), result)
+        self.operation(call.plain, label, (arguments, keywords), result)
 
     def _operand(self, tensor: Tensor) -> functions.Operand:
         value = self.values.get(id(tensor), Value())
@@ -160,6 +178,9 @@ class _Functions(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
+        if func is F.scaled_dot_product_attention and self.recorder.fine:
+            with self:
+                return opened.scaled_dot_product_attention(*args, **(kwargs or {}))
         result = func(*args, **(kwargs or {}))
         if self.recorder.inside is None:
             name = getattr(func, "__name__", str(func))
@@ -167,15 +188,23 @@ class _Functions(TorchFunctionMode):
         return result
 
 
-def record(module: nn.Module, inputs: tuple[Tensor, ...], names: Names, *, coarse: bool = False) -> Graph:
+def record(
+    module: nn.Module,
+    inputs: tuple[Tensor, ...],
+    names: Names,
+    *,
+    coarse: bool = False,
+    fine: bool = False,
+) -> Graph:
     """Run `module(*inputs)` and return the steps its output comes from.
 
     Args:
         coarse: draw submodules that the snippet itself defines as one step each.
+        fine: write torch's fused kernel of attention out in steps, and keep steps that only rearrange.
     """
-    recorder = Recorder(module, names, coarse)
+    recorder = Recorder(module, names, coarse, fine)
     for name, tensor in zip(_input_names(module, inputs), inputs, strict=True):
-        recorder.add(Step("input", name, names.shape(tensor.shape)), [tensor])
+        recorder.add(Step("input", name, names.shape(tensor.shape), size=tensor.numel()), [tensor])
     with ExitStack() as stack:
         pre = hooks.register_module_forward_pre_hook(recorder.enter)
         stack.callback(pre.remove)
@@ -228,10 +257,11 @@ def _finish(recorder: Recorder, inputs: tuple[Tensor, ...], results: list[Tensor
         step = recorder.step_of(tensor)
         if step is not None:
             label = output if position == 0 else f"output {position + 1}"
-            steps.append(Step("output", label, recorder.names.shape(tensor.shape), (step,)))
+            shape = recorder.names.shape(tensor.shape)
+            steps.append(Step("output", label, shape, (step,), size=tensor.numel()))
     steps, names = _prune(steps, names)
     note = recorder.names.note([text for step in steps for text in (step.label, step.shape)])
-    return Graph(type(recorder.module).__name__, steps, names, note)
+    return Graph(type(recorder.module).__name__, steps, [Lane(name) for name in names], note)
 
 
 def _prune(steps: list[Step], names: list[str]) -> tuple[list[Step], list[str]]:

@@ -9,6 +9,8 @@ ROW_GAP, TRACK, FALL = 28.0, 9.0, 11.0
 """Between rows; more for each further horizontal line between them; above the first of these (pixels)."""
 PORT, CORNER = 16.0, 12.0
 """Between two arrows into one box from above; between such an arrow and the box's corner (pixels)."""
+HEAD, SOLE = 28.0, 9.0
+"""From the upper border of a frame to its first row; from its last row to the lower border (pixels)."""
 MOST_TRIED = 5
 """With more horizontal lines between two rows their order is left as it is."""
 
@@ -19,18 +21,17 @@ class Gap:
     def __init__(self, stack: Stack, upper: int, middle: dict[Item, float]) -> None:
         found = list(stack.segments(upper))
         self.lines: list[tuple[int, Item, float, Item, float]] = []
-        starts = {
-            (net, start): middle[start] + (0 if isinstance(start, Lead) else stack.nets[net].source.offset)
-            for net, start, _ in found
-        }
         for end in dict.fromkeys(end for _, _, end in found):
-            into = sorted(((starts[net, start], net, start) for net, start, other in found if other == end),
+            into = sorted(((middle[start], net, start) for net, start, other in found if other == end),
                           key=lambda one: one[:2])  # fmt: skip
             for (x, net, start), entry in zip(into, _entries(stack, end, into, middle), strict=True):
                 self.lines.append((net, start, x, end, entry))
         self.spans = self._spans()
         self.level = _levels(self.spans)
-        self.height = ROW_GAP + TRACK * max(self.level.values(), default=0)
+        extents = [stack.extent(frame) for frame in stack.frames]
+        self.sole = SOLE * any(last == upper for _, last in extents)
+        head = HEAD * any(first == upper + 1 for first, _ in extents)
+        self.height = self.sole + ROW_GAP + TRACK * max(self.level.values(), default=0) + head
 
     def _spans(self) -> dict[int, tuple[float, tuple[float, ...]]]:
         """Start and ends of each net that has to move sideways."""
@@ -44,7 +45,7 @@ class Gap:
         start, gap = top
         if abs(x - entry) <= LEVEL:
             return (entry, start), (entry, bottom)
-        track = gap + FALL + TRACK * self.level[net]
+        track = gap + self.sole + FALL + TRACK * self.level[net]
         return (x, start), (x, track), (entry, track), (entry, bottom)
 
 
@@ -54,9 +55,6 @@ def _entries(
     """Return where lines from the given x, in order, enter an item from above."""
     if isinstance(end, Lead):
         return [middle[end]]
-    if stack.boxes[end].frame:
-        offset = {(n, t.key): t.offset for n, net in enumerate(stack.nets) for t in net.targets}
-        return [middle[end] + offset[net, end] for _, net, _ in into]
     if len(into) == 1:
         return [middle[end]]
     reach = stack.boxes[end].width / 2 - CORNER
@@ -123,17 +121,16 @@ def lines(
             begin = tops[upper][0] if isinstance(start, Lead) else rects[start].bottom
             stop = tops[upper + 1][0] if isinstance(end, Lead) else rects[end].y
             points = gap.points(net, x, entry, (begin, tops[upper][1]), stop)
-            found.append(Line(stack.nets[net].step, points, end if isinstance(end, int) else None))
+            found.append(Line(stack.nets[net].source, points, None if isinstance(end, Lead) else end))
     for row, items in enumerate(stack.rows):
         for item in items:
             if not isinstance(item, Lead):
                 continue
             for target in stack.nets[item.net].targets:
-                if stack.row[target.key] == row and stack.beside(item.net, target.key):
-                    rect, x = rects[target.key], middle[item]
+                if stack.row[target] == row and stack.beside(item.net, target):
+                    rect, x = rects[target], middle[item]
                     height = rect.y + rect.height / 2
                     edge = rect.x if x < rect.x else rect.right
                     corners = ((x, tops[row][0]), (x, height), (edge, height))
-                    arrow = target.key if isinstance(target.key, int) else None
-                    found.append(Line(stack.nets[item.net].step, corners, arrow))
+                    found.append(Line(stack.nets[item.net].source, corners, target))
     return found

@@ -12,6 +12,7 @@ from tests.conftest import ROOT
 DOCS = ROOT / "docs"
 SECTIONS = ["idea", "see", "how", "code", "use", "cost", "paper", "limits", "proofs", "references"]
 FENCES = ["card", "figure", "diagram", "changed", "cost", "proofs", "bibtex", "neighbours"]
+WORDED = {"proofs", "diagram"}
 PAGES = sorted(page.relative_to(DOCS / "en") for page in (DOCS / "en").rglob("*.md"))
 
 FENCE = re.compile(r"^ *(`{3,})([^\n]*)\n(.*?)^ *\1$", re.DOTALL | re.MULTILINE)
@@ -28,9 +29,9 @@ def prose(text: str) -> str:
 
 
 def code(text: str) -> list[tuple[str, str]]:
-    """Blocks that must be the same in both languages; of proofs, the names of the tests."""
+    """Blocks that must be the same in both languages; of those with words, what stands before them."""
     return [
-        (info, "\n".join(line.split(":")[0] for line in body.splitlines()) if info == "proofs" else body)
+        (info, "\n".join(line.split(":")[0] for line in body.splitlines()) if info in WORDED else body)
         for info, body in fences(text)
     ]
 
@@ -91,3 +92,13 @@ def test_figure_has_a_short_caption_and_what_to_notice(page: Path, language: str
         caption, notice = below.strip().split("\n\n")[:2]
         assert len(re.sub(r"\]\([^)]*\)|[*`$\[\]]", "", " ".join(caption.split()))) <= CAPTION[language]
         assert notice.startswith(NOTICE[language])
+
+
+@pytest.mark.parametrize("slug", CATALOGUE)
+def test_diagram_shows_the_numbered_steps(slug: str) -> None:
+    text = (DOCS / "en" / (CATALOGUE[slug].path.replace("_", "-") + ".md")).read_text()
+    how = prose(text).partition("{#how}")[2].partition("\n## ")[0]
+    boxes = dict(fences(text))["diagram"]
+    assert re.findall(r"^(\d+)\. ", how, re.MULTILINE) == sorted(
+        set(re.findall(r"^ *(\d+) ", boxes, re.MULTILINE))
+    )

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from sitekit.diagram import trace
 from sitekit.diagram.fold import fold
-from sitekit.diagram.geometry import Box, End, Net, Rect
-from sitekit.diagram.graph import Graph, Step
-from sitekit.diagram.layout import Drawing, place
+from sitekit.diagram.geometry import Rect
+from sitekit.diagram.graph import Graph, Lane, Step
+from sitekit.diagram.layout import Drawing, arrange, orders
 from sitekit.diagram.names import Names
 from sitekit.diagram.shapes import PHONE, describe, fitted, render
 from sitekit.errors import BuildError
@@ -140,6 +140,10 @@ def labels(graph: Graph, lane: int | None = None, kind: str = "step") -> list[st
     ]
 
 
+def names(graph: Graph) -> list[str]:
+    return [lane.name for lane in graph.lanes]
+
+
 def test_se_shows_each_step_once_with_its_shape() -> None:
     shown = [(step.label.replace("\u00a0", " "), step.shape) for step in se().steps]
     assert shown == [
@@ -156,7 +160,7 @@ def test_se_shows_each_step_once_with_its_shape() -> None:
 
 def test_se_is_g_up_to_the_gates_and_f_after_them() -> None:
     graph = se()
-    assert graph.lanes == ["g(x)"]
+    assert names(graph) == ["g(x)"]
     assert labels(graph, lane=0) == ["mean over H, W", "Linear C → C/r", "ReLU", "Linear C/r → C", "sigmoid"]
     assert labels(graph) == ["× (broadcast)"]
     assert [step.label.split()[0] for step in graph.steps if step.learned] == ["Linear", "Linear"]
@@ -176,20 +180,20 @@ def test_what_symbolic_tracing_refuses_is_drawn_all_the_same() -> None:
 
 def test_a_kernel_that_weighs_and_sums_is_g_and_f_at_once() -> None:
     graph = heads(Heads)
-    assert graph.lanes == ["g and f"]
+    assert names(graph) == ["g and f"]
     assert labels(graph, lane=0) == ["scaled dot-product attention"]
     assert graph.steps[3].shape == "(B, heads, T, E/heads)"
 
 
 def test_a_kernel_without_a_scale_is_not_called_scaled() -> None:
     graph = heads(Unscaled)
-    assert graph.lanes == ["g and f"]
+    assert names(graph) == ["g and f"]
     assert labels(graph, lane=0) == ["dot-product attention"]
 
 
 def test_weights_that_forward_computes_itself_are_found_by_value() -> None:
     graph = heads(OwnWeights)
-    assert graph.lanes == ["g(x)"]
+    assert names(graph) == ["g(x)"]
     assert labels(graph, lane=0) == ["matmul", "÷ √(E/heads)", "−∞ where masked", "softmax over keys"]
     assert labels(graph) == ["qkv: Linear E → 3E", "matmul", "+ residual"]
 
@@ -209,13 +213,13 @@ def test_the_root_of_a_size_is_named_unless_it_is_a_whole_number(factor: float, 
 def test_each_block_of_a_chain_has_its_own_lane() -> None:
     chain = nn.Sequential(OrderedDict(first=senet.SEBlock(8, 2), second=senet.SEBlock(8, 2))).eval()
     graph = trace(chain, (torch.rand(2, 8, 6, 5),), IMAGE)
-    assert graph.lanes == ["first: g(x)", "second: g(x)"]
+    assert names(graph) == ["first: g(x)", "second: g(x)"]
     assert labels(graph, lane=0) == labels(graph, lane=1) == labels(se(), lane=0)
 
 
 def test_without_a_step_that_is_g_the_blocks_have_lanes() -> None:
     graph = trace(TwoGates().eval(), (torch.rand(2, 8, 6, 5),), IMAGE)
-    assert graph.lanes == ["channel", "space"]
+    assert names(graph) == ["channel", "space"]
     assert labels(graph, lane=1) == ["mean over C", "sigmoid"]
     assert labels(graph, kind="output") == ["output"]
 
@@ -269,12 +273,14 @@ def test_sizes_have_the_names_of_the_formulas(shape: tuple[int, ...], text: str)
 def test_boxes_keep_apart_and_lines_keep_off_them(graph) -> None:
     graph = graph()
     _, drawing = fitted(graph)
-    assert set(drawing.steps) == set(range(len(graph.steps)))
-    for one, two in combinations(drawing.steps.values(), 2):
+    assert set(drawing.boxes) == set(range(len(graph.steps)))
+    for one, two in combinations(drawing.boxes.values(), 2):
         assert not overlap(one, two)
-    for lane, frame in drawing.lanes.items():
-        inside = {index for index, rect in drawing.steps.items() if overlap(frame, rect)}
+    for lane, frame in enumerate(drawing.frames):
+        inside = {index for index, rect in drawing.boxes.items() if overlap(frame, rect)}
         assert inside == {index for index, step in enumerate(graph.steps) if step.lane == lane}
+    for one, two in combinations(drawing.frames, 2):
+        assert not overlap(one, two)
     assert not crossed(drawing)
     assert {line.target for line in drawing.lines} - {None} == {
         i for i, s in enumerate(graph.steps) if s.inputs
@@ -295,7 +301,7 @@ def overlap(one: Rect, two: Rect, slack: float = 0.5) -> bool:
 def crossed(drawing: Drawing) -> list[int]:
     segments = [pair for line in drawing.lines for pair in pairwise(line.points)]
     spans = [Rect(min(x, u), min(y, v), abs(x - u), abs(y - v)) for (x, y), (u, v) in segments]
-    return [i for i, rect in drawing.steps.items() if any(overlap(rect, wide(span), 1.5) for span in spans)]
+    return [i for i, rect in drawing.boxes.items() if any(overlap(rect, wide(span), 1.5) for span in spans)]
 
 
 def wide(span: Rect) -> Rect:
@@ -305,16 +311,28 @@ def wide(span: Rect) -> Rect:
 def test_a_long_line_enters_its_box_from_the_side() -> None:
     _, drawing = fitted(se())
     product, source = 6, 0
-    (line,) = [line for line in drawing.lines if (line.step, line.target) == (source, product)]
+    (line,) = [line for line in drawing.lines if (line.source, line.target) == (source, product)]
     (_, above), end = line.points[-2:]
-    assert end == (drawing.steps[product].right, above)
+    assert end == (drawing.boxes[product].right, above)
 
 
 def test_boxes_are_ordered_so_that_lines_do_not_cross() -> None:
-    boxes = [Box(key, 50, 20) for key in "abcd"]
-    nets = [Net(0, End("a"), (End("d"),)), Net(1, End("b"), (End("c"),))]
-    rects = place(boxes, nets).rects
-    assert (rects["a"].x < rects["b"].x) == (rects["d"].x < rects["c"].x)
+    steps = [
+        Step("step", label, "", inputs) for label, inputs in zip("abcd", [(), (), (1,), (0,)], strict=True)
+    ]
+    drawing = arrange(orders(Graph("", steps, [])), [(50, 20)] * 4, [])
+    a, b, c, d = (drawing.boxes[i].x for i in range(4))
+    assert (a < b) == (d < c)
+
+
+def test_frames_beside_each_other_keep_apart() -> None:
+    """As an encoder and a decoder that reads it do."""
+    chain = [Step("step", "", "", (i - 1,) if i % 3 else (), lane=i // 3) for i in range(6)]
+    steps = [*chain[:5], Step("step", "", "", (2, 4), lane=1)]
+    drawing = arrange(orders(Graph("", steps, [Lane("encoder"), Lane("decoder")])), [(50, 20)] * 6, [90, 90])
+    encoder, decoder = drawing.frames
+    assert encoder.right < decoder.x
+    assert encoder.bottom > decoder.y
 
 
 def test_the_svg_is_the_same_each_time_and_needs_nothing_else() -> None:
