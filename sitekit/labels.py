@@ -140,6 +140,8 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "parameter formula": ("Parameter formula", "参数量公式"),
     "at sizes": ("At", "所取尺寸"),
     "choose": ("Choose sizes:", "选择尺寸："),
+    "formulas": ("Formulas", "公式"),
+    "column": ("Show", "显示"),
     "reset": ("Reset", "重置"),
     "indivisible": ("These sizes do not divide", "这些尺寸不能整除"),
     # plain Markdown

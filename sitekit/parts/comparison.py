@@ -1,25 +1,28 @@
 """All mechanisms in one table; comparison.js sorts and filters it, sizes.js computes with other sizes."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
+from itertools import groupby
 
 from sitekit import references
 from sitekit.language import Language
 from sitekit.parts import part
 from sitekit.parts.card import parameters, state
-from sitekit.pieces.badges import legend, marks
-from sitekit.pieces.controls import chooser, fields, filters
+from sitekit.pieces.badges import badges, reconstructed
+from sitekit.pieces.controls import chooser, columns_shown, fields, filters
 from sitekit.pieces.elements import element, formula
 from sitekit.pieces.numbers import counted
-from sitekit.pieces.refer import to_mechanism
+from sitekit.pieces.refer import axis, to_mechanism, to_overview
 from sitekit.pieces.sizes import sizes, varied
 from sitekit.results import Results
 from sitekit.store import results
-from snippets.catalogue import CATALOGUE, Chapter, Domain, Evidence, Mechanism, Weights
+from snippets.catalogue import CATALOGUE, Evidence, Mechanism, Weights
 
-_SORTED = ("mechanism", "weights", "domain", "chapter", "year", "parameters", "macs")
-_COLUMNS = (*_SORTED, "complexity", "state", "parameter formula", "at sizes")
+_SORTED = ("mechanism", "weights", "domain", "year", "parameters", "macs")
+_FORMULAS = ("complexity", "parameter formula")
+_COLUMNS = (*_SORTED, "at sizes", "evidence", "state", *_FORMULAS)
+_PHONE = ("weights", "domain", "year", "parameters", "macs", "at sizes", "evidence")
 
 
 @part("comparison")
@@ -32,12 +35,12 @@ def comparison(body: str, language: Language) -> str:
         lists["state"] = {key: language.word(key) for key in ("grows", "fixed size")}
     lists["evidence"] = {value.value: language.word(f"evidence {value}") for value in Evidence}
     head = "".join(_head(key, language) for key in columns)
-    rows = "".join(_row(mechanism, columns, language) for mechanism in mechanisms)
+    bodies = "".join(_body(placed, list(rows), columns, language) for placed, rows in _parts())
     parts = (
         filters(lists, len(CATALOGUE), language),
         chooser([results(mechanism).rows[-1].sizes for mechanism in mechanisms], language),
-        element("table", element("thead", element("tr", head)) + element("tbody", rows)),
-        legend(language),
+        columns_shown({key: language.word(key) for key in _PHONE}, "macs", language),
+        element("table", element("thead", element("tr", head)) + bodies),
         element("p", escape(language.word("symbols")), class_="atlas-note"),
     )
     words = {
@@ -53,28 +56,53 @@ def _head(key: str, language: Language) -> str:
 
 
 def _choices(key: str, language: Language) -> dict[str, str]:
-    """Return the values of a column as it shows them, in the order of the catalogue."""
-    shown = (_axis(getattr(mechanism, key), language) for mechanism in CATALOGUE.values())
-    return {value: value for value in shown}
+    """Return the name of each value of a column, in the order of the catalogue."""
+    shown = (getattr(mechanism, key) for mechanism in CATALOGUE.values())
+    return {value: language.word(value) for value in shown if value}
+
+
+def _parts() -> Iterator[tuple[bool, Iterable[Mechanism]]]:
+    """Yield what stands in the taxonomy, then the foundations."""
+    for placed in (True, False):
+        yield placed, (row for row in CATALOGUE.values() if bool(row.weights and row.domain) == placed)
+
+
+def _body(placed: bool, rows: Sequence[Mechanism], columns: Sequence[str], language: Language) -> str:
+    """Return rows below the names of their domains; below one name for foundations."""
+    groups = groupby(rows, key=lambda row: row.domain if placed else None)
+    lines = [
+        _group(to_overview(domain, language) if domain else escape(language.word("foundations")), columns)
+        + "".join(_row(mechanism, columns, language) for mechanism in members)
+        for domain, members in groups
+    ]
+    return element("tbody", "".join(lines))
+
+
+def _group(name: str, columns: Sequence[str]) -> str:
+    """Return the line above a group, which a phone shows as well, where it has two columns."""
+    return element(
+        "tr", element("th", name, scope="rowgroup", colspan=str(len(columns))), class_="atlas-group"
+    )
 
 
 def _row(mechanism: Mechanism, columns: Sequence[str], language: Language) -> str:
     found = results(mechanism)
     largest = found.rows[-1]
     shown = {name: size for name, size in largest.sizes.items() if name in varied(found)}
-    name = f"{to_mechanism(mechanism, language)} {marks(mechanism, language)}"
+    name = to_mechanism(mechanism, language) + reconstructed(mechanism, language)
+    place = list(CATALOGUE).index(mechanism.slug)
     cells = {
         "mechanism": element("th", name, scope="row"),
-        "weights": element("td", escape(_axis(mechanism.weights, language))),
-        "domain": element("td", escape(_axis(mechanism.domain, language))),
-        "chapter": element("td", escape(_axis(mechanism.chapter, language))),
-        "year": element("td", str(references.year(mechanism.citation))),
-        "parameters": _count(largest.parameters),
-        "macs": _count(largest.macs),
-        "complexity": element("td", formula(mechanism.complexity)),
-        "state": element("td", state(found, language) or "–", data_sort=_growth(found)),
-        "parameter formula": element("td", parameters(found, language)),
-        "at sizes": element("td", escape(sizes(shown))),
+        "weights": _axis("weights", mechanism.weights, language),
+        "domain": _place(mechanism, place, language),
+        "year": _cell("year", str(references.year(mechanism.citation))),
+        "parameters": _count("parameters", largest.parameters),
+        "macs": _count("macs", largest.macs),
+        "at sizes": _cell("at sizes", escape(sizes(shown))),
+        "evidence": _cell("evidence", badges(mechanism, language)),
+        "state": _cell("state", state(found, language) or "–", data_value=_growth(found)),
+        "complexity": _cell("complexity", formula(mechanism.complexity)),
+        "parameter formula": _cell("parameter formula", parameters(found, language)),
     }
     names = " ".join([mechanism.slug, mechanism.title, *mechanism.aliases])
     return element(
@@ -83,14 +111,29 @@ def _row(mechanism: Mechanism, columns: Sequence[str], language: Language) -> st
         id=mechanism.slug,
         data_names=names,
         data_slug=mechanism.slug,
+        data_chapter=mechanism.chapter,
         data_sizes=json.dumps(dict(largest.sizes)),
         data_fields=json.dumps(fields(largest.sizes)),
         data_shown=" ".join(shown),
     )
 
 
-def _axis(value: Weights | Domain | Chapter | None, language: Language) -> str:
-    return language.word(value) if value else "–"
+def _cell(key: str, content: str, **attributes: str) -> str:
+    return element("td", content, data_key=key, **attributes)
+
+
+def _axis(key: str, value: Weights | None, language: Language) -> str:
+    if value is None:
+        return _cell(key, "–", data_value="")
+    return _cell(key, element("span", escape(language.word(value)), data_axis=axis(value)), data_value=value)
+
+
+def _place(mechanism: Mechanism, place: int, language: Language) -> str:
+    """Return domain and chapter; they sort in reading order."""
+    chapter = element("span", escape(language.word(mechanism.chapter)), class_="atlas-summary")
+    domain = mechanism.domain
+    name = element("span", escape(language.word(domain)), data_axis=axis(domain)) if domain else ""
+    return _cell("domain", f"{name} {chapter}", data_value=domain or "", data_sort=str(place))
 
 
 def _growth(found: Results) -> str:
@@ -98,5 +141,5 @@ def _growth(found: Results) -> str:
     return ("fixed size" if found.state_tex[0] == "0" else "grows") if found.state_tex else ""
 
 
-def _count(count: int) -> str:
-    return element("td", counted(count), class_="number", data_sort=str(count))
+def _count(key: str, count: int) -> str:
+    return _cell(key, counted(count), class_="number", data_sort=str(count))

@@ -1,7 +1,7 @@
 """What filters the comparison and sets its sizes.
 
 It stands in the page from the start, so that nothing moves when comparison.js and sizes.js take it over.
-Without JavaScript the style sheet hides it.
+Without JavaScript the style sheet hides what only they work.
 """
 
 from collections import Counter
@@ -44,6 +44,23 @@ def chooser(rows: Iterable[Mapping[str, int]], language: Language) -> str:
     title = language.word("choose")
     reset = element("button", escape(language.word("reset")), type="reset")
     return _form(f"{escape(title)} {inputs}{reset}", class_="atlas-filter atlas-sizes", aria_label=title)
+
+
+def columns_shown(names: Mapping[str, str], chosen: str, language: Language) -> str:
+    """Return a form that shows more columns, or on a phone another one; the style sheet alone works it.
+
+    Args:
+        names: of the columns that a phone can show beside the first, by key.
+        chosen: key of the one it shows at first.
+        language: of the words.
+    """
+    switch = _label(language.word("formulas"), element("input", type="checkbox", name="formulas"))
+    options = (
+        element("option", escape(name), value=key, **({"selected": "selected"} if key == chosen else {}))
+        for key, name in names.items()
+    )
+    column = _label(language.word("column"), element("select", "".join(options), name="column"))
+    return _form(column + switch, class_="atlas-columns")
 
 
 def fields(sizes: Mapping[str, int]) -> dict[str, str]:

@@ -61,10 +61,15 @@ class _Reader:
         return f"*{described}*"
 
     def _table(self, element: etree.Element) -> str:
-        head, *rows = ([self._cell(cell) for cell in row] for row in element.iter("tr"))
+        head, *rows = (list(self._cells(row)) for row in element.iter("tr"))
         # A name that spans rows stands in the first of them
         full = ([""] * (len(head) - len(row)) + row for row in rows)
         return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *full))
+
+    def _cells(self, row: etree.Element) -> Iterator[str]:
+        for cell in row:
+            yield self._cell(cell)
+            yield from [""] * (int(cell.get("colspan", "1")) - 1)
 
     def _cell(self, element: etree.Element) -> str:
         lists = list(element.iter("ul"))

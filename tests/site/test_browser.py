@@ -342,16 +342,21 @@ def test_page_can_be_copied_as_markdown(
 
 
 def years(page: Page) -> list[int]:
-    """The column of years of the comparison, from top to bottom."""
-    found = [int(year) for year in page.locator("tbody tr > :nth-child(5)").all_inner_texts()]
-    assert len(found) == len(CATALOGUE)
+    """The column of years of the comparison, from top to bottom, without the foundations below."""
+    found = [int(year) for year in page.locator("thead + tbody [data-key=year]").all_inner_texts()]
+    assert len(found) == sum(bool(row.domain) for row in CATALOGUE.values())
     return found
 
 
 def test_comparison_sorts_and_filters(page: Page, address: str) -> None:
     page.goto(address + "comparison/")
-    rows = page.locator(".md-content table tbody tr:visible")
+    rows = page.locator("tr[data-slug]:visible")
     expect(rows).to_have_count(len(CATALOGUE))
+    groups = page.locator(".atlas-group:visible")
+    expect(groups).to_have_count(len({row.domain for row in CATALOGUE.values()}))
+    page.locator("select[name=domain]").select_option("channel")
+    expect(groups).to_have_text(["channel"])
+    page.locator("select[name=domain]").select_option("")
     heading = page.get_by_role("button", name="Year")
     for descending in (False, True):
         heading.click()
@@ -384,8 +389,10 @@ def test_formulas_in_the_browser_give_what_was_counted(page: Page, address: str)
 
 def cells(page: Page, slug: str) -> list[str]:
     """Parameters, multiply-adds and sizes of a row of the comparison."""
-    row = page.locator(f'tr[data-slug="{slug}"] > *')
-    return [row.nth(column).inner_text().replace("\u00a0", " ") for column in (5, 6, -1)]
+    row = page.locator(f'tr[data-slug="{slug}"]')
+    columns = ("parameters", "macs", "at sizes")
+    found = (row.locator(f'[data-key="{column}"]').text_content() or "" for column in columns)
+    return [text.replace("\u00a0", " ") for text in found]
 
 
 def test_comparison_computes_with_the_sizes_of_the_reader(page: Page, address: str) -> None:
@@ -403,6 +410,7 @@ def test_comparison_computes_with_the_sizes_of_the_reader(page: Page, address: s
     same = {slug: row for slug, row in counted.items() if cells(page, slug)[2] == row[2]}
     assert len(same) > 0.9 * len(CATALOGUE)
     assert {slug: cells(page, slug) for slug in same} == same
+    page.get_by_label("Show").select_option("parameters")
     page.get_by_role("button", name="Parameters").click()
     form.get_by_label("C", exact=True).fill("256")
     form.get_by_label("r", exact=True).fill("8")
@@ -413,7 +421,9 @@ def test_comparison_computes_with_the_sizes_of_the_reader(page: Page, address: s
     wait_for(chosen, lambda: cells(page, "senet"))
     order = [
         int(text)
-        for text in page.locator("tbody td:nth-child(6)").evaluate_all("all => all.map(c => c.dataset.sort)")
+        for text in page.locator("thead + tbody td[data-key=parameters]").evaluate_all(
+            "all => all.map(cell => cell.dataset.sort)"
+        )
     ]
     assert order == sorted(order)
     form.get_by_label("C", exact=True).fill("100")
@@ -444,7 +454,7 @@ def test_comparison_starts_anew_when_the_reader_comes_back(page: Page, address: 
     text.fill("squeeze")
     page.goto(address)
     page.go_back()
-    expect(page.locator(".md-content table tbody tr:visible")).to_have_count(len(CATALOGUE))
+    expect(page.locator("tr[data-slug]:visible")).to_have_count(len(CATALOGUE))
     expect(text).to_have_value("")
 
 
@@ -452,8 +462,36 @@ def test_comparison_is_a_plain_table_without_javascript(browser: Browser, addres
     with browser.new_context(java_script_enabled=False) as context:
         page = context.new_page()
         page.goto(address + "comparison/")
-        expect(page.locator(".md-content table tbody tr:visible")).to_have_count(len(CATALOGUE))
-        expect(page.locator(".atlas-comparison :is(form, button):visible")).to_have_count(0)
+        expect(page.locator("tr[data-slug]:visible")).to_have_count(len(CATALOGUE))
+        expect(page.locator(".atlas-comparison :is(.atlas-filter, button):visible")).to_have_count(0)
+        formula = page.locator("td[data-key=complexity]").first
+        expect(formula).to_be_hidden()
+        page.get_by_label("Formulas").check()
+        expect(formula).to_be_visible()
+
+
+WIDER_THAN_ITS_BOX = """[...document.querySelectorAll(".atlas-table")]
+  .filter((box) => box.scrollWidth > box.clientWidth).length"""
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_comparison_fits_and_keeps_its_header_in_sight(page: Page, address: str, language: str) -> None:
+    page.goto(address + LANGUAGES[language] + "comparison/")
+    for size in (DESK, PHONE):
+        page.set_viewport_size(size)
+        assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+        assert page.evaluate(WIDER_THAN_ITS_BOX) == 0
+        page.locator("tr[data-slug=masks]").scroll_into_view_if_needed()
+        expect(page.locator("th[data-key=macs]")).to_be_in_viewport()
+
+
+def test_a_phone_shows_names_and_the_figure_that_is_chosen(page: Page, address: str) -> None:
+    page.set_viewport_size(PHONE)
+    page.goto(address + "comparison/")
+    shown = page.locator("tr[data-slug=senet] > :visible")
+    expect(shown).to_have_text(["SENet", "32,768"])
+    page.get_by_label("Show").select_option("year")
+    expect(shown).to_have_text(["SENet", "2018"])
 
 
 PRINTED_HIDDEN = (

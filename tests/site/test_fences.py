@@ -290,13 +290,21 @@ def test_matrix(site: SmallAtlas) -> None:
 
 def test_comparison_is_a_plain_table(site: SmallAtlas) -> None:
     comparison = part(site, "comparison")
-    rows = table(comparison)[1:]
-    assert [row[:5] for row in rows] == [
-        ["SENet ¶ </>", "soft", "channel", "gates", "2018"],
-        ["Toy ≈ △ reconstruction", "hard", "channel", "sparse selection", "2020"],
-        ["Plain ¶", "–", "–", "the formula", "2020"],
+    channel, senet, toy, foundations, plain = table(comparison)[1:]
+    assert channel == ["channel"]
+    assert senet[:4] == ["SENet", "soft", "channel gates", "2018"]
+    assert toy[:4] == ["Toy △ reconstruction", "hard", "channel sparse selection", "2020"]
+    assert foundations == ["Foundations"]
+    assert plain[:8] == [
+        "Plain",
+        "–",
+        "the formula",
+        "2020",
+        "512",
+        "131 k",
+        "B = 1, T = 256, E = 512",
+        "¶ paper",
     ]
-    assert [*rows[2][5:7], rows[2][-1]] == ["512", "131 k", "B = 1, T = 256, E = 512"]
     assert not comparison.select("table :is(button, input, select)")
     assert [cell["data-sort"] for cell in comparison.select("td[data-sort]")][-1] == "131072"
 
@@ -331,11 +339,12 @@ def test_a_link_to_a_reconstruction_says_so(site: SmallAtlas) -> None:
 def test_plain_copies_name_the_evidence(site: SmallAtlas) -> None:
     text = (site.root / "site/deep/all.md").read_text(encoding="utf-8")
     assert "- **Evidence:** [paper, released code](../how-it-is-proved.md)\n" in text
-    assert "| [SENet](../attention-domain/channel/senet.md) (paper, released code) | soft |" in text
+    assert "| [SENet](../attention-domain/channel/senet.md) | soft | channel gates | 2018 |" in text
+    assert "| paper, released code | $" in text
     assert "Filter by name" not in text
     zh = (site.root / "site/zh/deep/all.md").read_text(encoding="utf-8")
     assert "- **依据：** [论文、发布的代码](../how-it-is-proved.md)\n" in zh
-    assert "| [SENet](../attention-domain/channel/senet.md)（论文、发布的代码） | 软注意力 |" in zh
+    assert "| 论文、发布的代码 | $" in zh
     home = (site.root / "site/index.md").read_text(encoding="utf-8")
     assert "[Toy](weight-assignment/hard/toy.md) (secondary accounts, reconstruction) |" in home
 
@@ -469,33 +478,33 @@ def test_comparison_sorts_and_filters(address: str) -> None:
         table = tab.locator(".atlas-comparison table")
 
         def shown() -> list[str]:
-            return table.locator("tbody tr:visible th > a").all_inner_texts()
+            return table.locator("tr[data-slug]:visible th > a").all_inner_texts()
 
         wait_for(["SENet", "Toy", "Plain"], shown)
         parameters = table.get_by_role("columnheader", name="Parameters", exact=True)
         parameters.get_by_role("button").click()
-        wait_for(["Toy", "Plain", "SENet"], shown)
+        wait_for(["Toy", "SENet", "Plain"], shown)  # foundations stay apart
         wait_for("ascending", lambda: parameters.get_attribute("aria-sort"))
         parameters.get_by_role("button").press("Enter")
-        wait_for(["SENet", "Plain", "Toy"], shown)
+        wait_for(["SENet", "Toy", "Plain"], shown)
         wait_for("descending", lambda: parameters.get_attribute("aria-sort"))
         table.get_by_role("columnheader", name="Mechanism").get_by_role("button").click()
         wait_for(None, lambda: parameters.get_attribute("aria-sort"))
-        wait_for(["Plain", "SENet", "Toy"], shown)
+        wait_for(["SENet", "Toy", "Plain"], shown)
 
-        tab.get_by_label("Weights").select_option("soft")
+        tab.locator("select[name=weights]").select_option("soft")
         wait_for(["SENet"], shown)
         wait_for("1 of 3 shown", tab.locator(".atlas-filter output").inner_text)
-        tab.get_by_label("Weights").select_option("")
-        tab.get_by_label("Chapter").select_option("sparse selection")
+        tab.locator("select[name=weights]").select_option("")
+        tab.locator("select[name=chapter]").select_option("sparse selection")
         wait_for(["Toy"], shown)
-        tab.get_by_label("Chapter").select_option("")
-        wait_for(["Plain", "SENet", "Toy"], shown)
-        tab.get_by_label("Evidence").select_option("paper")
-        wait_for(["Plain", "SENet"], shown)
-        tab.get_by_label("Evidence").select_option("reconstruction")
+        tab.locator("select[name=chapter]").select_option("")
+        wait_for(["SENet", "Toy", "Plain"], shown)
+        tab.locator("select[name=evidence]").select_option("paper")
+        wait_for(["SENet", "Plain"], shown)
+        tab.locator("select[name=evidence]").select_option("reconstruction")
         wait_for(["Toy"], shown)
-        tab.get_by_label("Evidence").select_option("")
+        tab.locator("select[name=evidence]").select_option("")
         tab.get_by_label("Filter by name").fill("激励")
         wait_for(["SENet"], shown)
         tab.get_by_label("Filter by name").fill("nothing")

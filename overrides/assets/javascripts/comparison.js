@@ -3,8 +3,7 @@
 for (const part of document.querySelectorAll(".atlas-comparison")) {
   const table = part.querySelector("table");
   const headers = [...table.tHead.rows[0].cells];
-  const body = table.tBodies[0];
-  const rows = [...body.rows];
+  const rows = [...table.querySelectorAll("tr[data-slug]")];
   const language = document.documentElement.lang;
 
   const value = (row, column) => {
@@ -12,13 +11,13 @@ for (const part of document.querySelectorAll(".atlas-comparison")) {
     return cell.dataset.sort ?? cell.textContent.trim();
   };
 
-  // Sorting: the headers become buttons
+  // Sorting: the headers become buttons. Foundations stay apart; the names of the domains give way (parts.css)
 
   const sort = (column, descending) => {
     const compare = new Intl.Collator(language, { numeric: true }).compare;
     const sign = descending ? -1 : 1;
     const sorted = [...rows].sort((a, b) => sign * compare(value(a, column), value(b, column)));
-    body.append(...sorted);
+    for (const body of table.tBodies) body.append(...sorted.filter((row) => row.parentElement === body));
     headers.forEach((header, place) => {
       if (place !== column) header.removeAttribute("aria-sort");
     });
@@ -39,28 +38,32 @@ for (const part of document.querySelectorAll(".atlas-comparison")) {
     if (column >= 0) sort(column, headers[column].getAttribute("aria-sort") === "descending");
   });
 
-  // Filtering: a text field, a list for each of several columns, and one for evidence, of which a row may have more
+  // Filtering: a text field, and a list for each of several columns; a row may have several kinds of evidence
 
   const controls = part.querySelector(".atlas-filter");
   const text = controls.querySelector("input");
   const status = controls.querySelector("output");
-  const lists = [...controls.querySelectorAll("select")].map((list) => ({
-    list,
-    column: headers.findIndex((header) => header.dataset.key === list.name),
-  }));
+  const lists = [...controls.querySelectorAll("select")];
 
-  const has = (row, column, wanted) =>
-    column < 0 ? Boolean(row.querySelector(`[data-evidence="${wanted}"]`)) : value(row, column) === wanted;
+  const has = (row, { name, value }) => {
+    if (!value) return true;
+    if (name === "evidence") return Boolean(row.querySelector(`[data-evidence="${value}"]`));
+    return (row.dataset[name] ?? row.querySelector(`[data-key="${name}"]`).dataset.value) === value;
+  };
 
   const filter = () => {
     const words = text.value.toLocaleLowerCase(language).split(/\s+/);
     for (const row of rows) {
       const name = `${row.cells[0].textContent} ${row.dataset.names}`.toLocaleLowerCase(language);
-      const named = words.every((word) => name.includes(word));
-      row.hidden = !(named && lists.every(({ column, list }) => !list.value || has(row, column, list.value)));
+      row.hidden = !(words.every((word) => name.includes(word)) && lists.every((list) => has(row, list)));
     }
-    const shown = rows.filter((row) => !row.hidden).length;
-    status.value = part.dataset.shown.replace("{shown}", shown).replace("{all}", rows.length);
+    let shown = false; // from below: a name stands above rows that are shown
+    for (const row of [...table.querySelectorAll("tbody tr")].reverse()) {
+      if (row.dataset.slug) shown ||= !row.hidden;
+      else [row.hidden, shown] = [!shown, false];
+    }
+    const count = rows.filter((row) => !row.hidden).length;
+    status.value = part.dataset.shown.replace("{shown}", count).replace("{all}", rows.length);
   };
 
   controls.addEventListener("input", filter);

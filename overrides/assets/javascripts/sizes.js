@@ -25,9 +25,8 @@ const text = (sizes) => {
 
 for (const part of document.querySelectorAll(".atlas-comparison")) {
   const table = part.querySelector("table")
-  const column = (key) => [...table.tHead.rows[0].cells].findIndex((header) => header.dataset.key === key)
-  const rows = [...table.tBodies[0].rows].map((row) => ({
-    row,
+  const rows = [...table.querySelectorAll("tr[data-slug]")].map((row) => ({
+    cell: (key) => row.querySelector(`[data-key="${key}"]`),
     sizes: JSON.parse(row.dataset.sizes),
     fields: JSON.parse(row.dataset.fields),
     shown: row.dataset.shown.split(" "),
@@ -44,19 +43,19 @@ for (const part of document.querySelectorAll(".atlas-comparison")) {
   const KINDS = ["parameters", "macs"]
 
   const compute = () => {
-    for (const { row, sizes, fields, shown, formulas } of rows) {
+    for (const { cell, sizes, fields, shown, formulas } of rows) {
       const at = Object.fromEntries(Object.entries(sizes).map(([name, size]) => [name, chosen(fields[name], size)]))
       const counts = KINDS.map((kind) => formulas[kind](at))
       const divides = counts.every((count) => Math.abs(count - Math.round(count)) <= 1e-9 * Math.max(1, count))
       KINDS.forEach((kind, place) => {
-        const cell = row.cells[column(kind)]
         const count = Math.round(counts[place])
-        cell.textContent = divides ? short(count) : "–"
-        cell.title = divides ? count.toLocaleString("en") : part.dataset.indivisible
-        cell.dataset.sort = divides ? count : -1
+        const box = cell(kind)
+        box.textContent = divides ? short(count) : "–"
+        box.title = divides ? count.toLocaleString("en") : part.dataset.indivisible
+        box.dataset.sort = divides ? count : -1
       })
       const named = Object.entries(at).filter(([name, size]) => shown.includes(name) || size !== sizes[name])
-      row.cells[column("at sizes")].textContent = text(named)
+      cell("at sizes").textContent = text(named)
     }
     part.dispatchEvent(new Event("computed"))
   }
