@@ -97,7 +97,8 @@ def show_reads(axes: Axes, task: Task, straight_through: bool) -> None:
     strip = torch.full((8, 30), torch.nan)
     for place, temperature in enumerate(SHOWN):
         strip[:, 11 * place : 11 * place + 8] = task.read(temperature, straight_through, seed=1)
-        axes.text(11 * place + 3.5, 10.2, f"τ = {temperature:g}", ha="center")
+        label = f"{temperature:g}" if place else f"τ = {temperature:g}"
+        axes.text(11 * place + 3.5, 10.2, label, ha="center")
     show_image(axes, strip, vmin=0, vmax=1)
 
 
