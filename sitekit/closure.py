@@ -3,11 +3,13 @@
 import ast
 import hashlib
 import os
+import sys
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
 from sitekit import paths
+from sitekit.remembered import Remembered
 
 FOLDERS = ("snippets", "figures", "sitekit")
 NEUTRAL = {
@@ -54,7 +56,17 @@ def _closure(names: Iterable[str]) -> dict[str, str]:
 @cache
 def _read(name: str, modified: int) -> tuple[str, tuple[str, ...]]:
     """Return the hash of a file as it was when `modified`, and the modules of ours it may import."""
-    source = Path(name).read_bytes()
+    code, ours = _known().get(_parse, Path(name).read_bytes())
+    return code, tuple(ours)
+
+
+@cache
+def _known() -> Remembered:
+    """Return what the last build has read from files, by their content."""
+    return Remembered("closure", (Path(__file__).read_bytes(), sys.version_info[:2]))
+
+
+def _parse(source: bytes) -> tuple[str, tuple[str, ...]]:
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):  # data, or a mistake, which is reported when the file is run

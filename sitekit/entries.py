@@ -67,7 +67,7 @@ def keep_only(current: Iterable[tuple[str, str]]) -> None:
         if file.suffix == ".part":
             if time.time() - file.stat().st_mtime > UNFINISHED:
                 file.unlink(missing_ok=True)
-        elif file not in kept:
+        elif file not in kept and file.parent.name != "remembered":
             file.unlink(missing_ok=True)
 
 

@@ -14,7 +14,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import Abort
 from mkdocs.structure.files import Files
 
-from sitekit import entries, store, translations
+from sitekit import entries, remembered, store, translations
 
 jieba.setLogLevel(logging.WARNING)  # splits Chinese into words for the search; chatty on its first use
 
@@ -47,6 +47,7 @@ def on_post_build(config: MkDocsConfig) -> None:
     """
     if failed := translations.wait():
         raise Abort(f"{', '.join(failed)}: the build failed, see above")
+    remembered.keep()
     if _listed(config):
         entries.keep_only(store.current())
 

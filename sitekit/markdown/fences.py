@@ -5,6 +5,8 @@ pymdownx.superfences finds them and asks the functions here.
 
 import re
 from difflib import get_close_matches
+from functools import cache
+from importlib.metadata import version
 from typing import Any
 
 from markdown import Markdown  # type: ignore[import-untyped]
@@ -14,7 +16,9 @@ from pygments.util import ClassNotFound  # type: ignore[import-untyped]
 from pymdownx.superfences import highlight_validator  # type: ignore[import-untyped]
 
 from sitekit.errors import BuildError, fail
+from sitekit.language import Language
 from sitekit.parts import PARTS
+from sitekit.remembered import Remembered
 
 LEFT = re.compile(r"[> \t]*(`{3,}[^`]*|~{3,}[^~]*)")
 
@@ -29,7 +33,21 @@ def _part(body: str, name: str, css_class: str, options: Any, md: Markdown, **ex
 
 
 def _code(body: str, language: str, css_class: str, options: Any, md: Markdown, **extra: Any) -> Any:
-    return md.preprocessors["fenced_code_block"].highlight(body, language, options, md, **extra)
+    """Return a block of code with its colours, which take an eighth of a build unless they are known."""
+    superfences = md.preprocessors["fenced_code_block"]
+
+    def colored(*_: object) -> str:
+        html: str = superfences.highlight(body, language, options, md, **extra)
+        return html
+
+    settings = superfences.highlight_ext.getConfigs()
+    return known_code(md.sitekit_language).get(colored, body, language, options, extra, settings)
+
+
+@cache
+def known_code(language: Language) -> Remembered:
+    """Return the blocks of code with colours that the pages of a language had last."""
+    return Remembered(f"code-{language.code}", [version(name) for name in ("pygments", "pymdown-extensions")])
 
 
 def _is_code(language: str, inputs: Any, options: Any, attributes: Any, md: Markdown) -> bool:
