@@ -60,8 +60,14 @@ def figures() -> Iterator[str]:
     """Yield the path below figures/ of each figure: of a mechanism, or of an overview."""
     folder = paths.ROOT / "figures"
     for file in sorted(folder.rglob("*.py")):
-        if "\ndef figure(" in file.read_text(encoding="utf-8"):
-            yield file.relative_to(folder).with_suffix("").as_posix()
+        if draws(path := file.relative_to(folder).with_suffix("").as_posix()):
+            yield path
+
+
+def draws(path: str) -> bool:
+    """Whether figures/<path>.py has a figure."""
+    file = paths.ROOT / "figures" / f"{path}.py"
+    return file.is_file() and "\ndef figure(" in file.read_text(encoding="utf-8")
 
 
 def _snippet(slug: str) -> Iterable[str]:

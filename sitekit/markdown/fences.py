@@ -17,7 +17,7 @@ from pymdownx.superfences import highlight_validator  # type: ignore[import-unty
 
 from sitekit.errors import BuildError, fail
 from sitekit.language import Language
-from sitekit.parts import PARTS
+from sitekit.parts import PARTS, make
 from sitekit.remembered import Remembered
 
 LEFT = re.compile(r"[> \t]*(`{3,}[^`]*|~{3,}[^~]*)")
@@ -25,7 +25,7 @@ LEFT = re.compile(r"[> \t]*(`{3,}[^`]*|~{3,}[^~]*)")
 
 def _part(body: str, name: str, css_class: str, options: Any, md: Markdown, **extra: Any) -> str:
     try:
-        return PARTS[name](body, md.sitekit_language)
+        return make(name, body, md.sitekit_language)
     except BuildError:
         raise
     except Exception as error:  # superfences would swallow it and show the source of the block

@@ -14,6 +14,8 @@ Part = Callable[[str, Language], str]  # of the body of the fence; returns HTML
 
 PARTS: dict[str, Part] = {}  # by the name of the fence
 
+_made: dict[tuple[str, str, Language], str] = {}
+
 
 def part(name: str) -> Callable[[Part], Part]:
     """Register a function as the part that a fence of this name becomes."""
@@ -23,6 +25,17 @@ def part(name: str) -> Callable[[Part], Part]:
         return function
 
     return register
+
+
+def make(name: str, body: str, language: Language) -> str:
+    """Return a part of a page that is read, and have it at hand for `again`."""
+    html = _made[name, body, language] = PARTS[name](body, language)
+    return html
+
+
+def again(name: str, body: str, language: Language) -> str:
+    """Return a part for the plain copy of a page: as it was made when the page was read, once."""
+    return _made.pop((name, body, language), "") or PARTS[name](body, language)
 
 
 for file in pkgutil.iter_modules(__path__):

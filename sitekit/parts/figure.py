@@ -4,7 +4,7 @@ from html import escape
 
 from sitekit import pages
 from sitekit.errors import fail
-from sitekit.kinds import figures
+from sitekit.kinds import draws, figures
 from sitekit.language import Language
 from sitekit.parts import part
 from sitekit.pieces.elements import element
@@ -23,7 +23,7 @@ def figure(body: str, language: Language) -> str:
     if "/" in name:
         return _labelled(drawing(chosen("figure", name, figures()), language), language.word("figure"))
     mechanism = mechanism_named(name)
-    if mechanism.path not in figures():
+    if not draws(mechanism.path):
         fail(f"figure of {name}: figures/{mechanism.path}.py is missing", name)
     title = pages.short_title(pages.page(mechanism), language)
     return _labelled(drawing(mechanism.path, language), language.word("figure of", title=title))

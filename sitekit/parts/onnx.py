@@ -1,14 +1,13 @@
 """What becomes of a module in ONNX Runtime, as `python -m deploy` measured it: a line, and a table of all."""
 
-import json
 from collections.abc import Iterable
 from html import escape
 from typing import Any
 
-from sitekit import paths
 from sitekit.language import Language
 from sitekit.parts import part
 from sitekit.pieces.elements import code, element, link, table
+from sitekit.pieces.recorded import recorded
 from sitekit.pieces.refer import to_mechanism
 from snippets.catalogue import CATALOGUE, Mechanism
 
@@ -18,12 +17,12 @@ Outcome = dict[str, Any]
 
 def note(mechanism: Mechanism, language: Language) -> str:
     """Return a line on one mechanism; nothing if it was not measured."""
-    recorded = _recorded().get(mechanism.slug)
-    if recorded is None:
+    found = _measured().get(mechanism.slug)
+    if found is None:
         return ""
-    versions = {key: recorded[key] for key in ("torch", "onnxruntime", "opset")}
+    versions = {key: found[key] for key in ("torch", "onnxruntime", "opset")}
     lead = link(SECTION, escape(language.word("onnx", **versions)))
-    sentences = [*_passed(recorded["cases"], language), *_refused(recorded["cases"], language)]
+    sentences = [*_passed(found["cases"], language), *_refused(found["cases"], language)]
     text = language.semicolon.join(sentences)
     return element("p", f"{lead} {text}", class_="atlas-note")
 
@@ -33,9 +32,10 @@ def onnx(body: str, language: Language) -> str:
     """No body. Return the table of all mechanisms that were measured."""
     columns = [language.word(key) for key in ("mechanism", "onnx passed", "onnx refused")]
     rows = []
-    for slug, recorded in _recorded().items():
-        found = recorded["cases"]
-        passed, refused = ("<br/>".join(part(found, language)) or "–" for part in (_passed, _refused))
+    for slug, found in _measured().items():
+        passed, refused = (
+            "<br/>".join(part(found["cases"], language)) or "–" for part in (_passed, _refused)
+        )
         rows.append([to_mechanism(CATALOGUE[slug], language), passed, refused])
     return element("div", table(columns, rows), class_="atlas-onnx", data_tree="")
 
@@ -65,7 +65,6 @@ def _names(names: list[str], language: Language) -> str:
     return language.separator.join(code(name) for name in names)
 
 
-def _recorded() -> dict[str, Outcome]:
-    file = paths.DOCS / "onnx.json"
-    found: dict[str, Outcome] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+def _measured() -> dict[str, Outcome]:
+    found = recorded("onnx.json")
     return {slug: found[slug] for slug in CATALOGUE if slug in found}

@@ -1,13 +1,11 @@
 """The table of proofs: each statement with the test that proves it, what it measured, what it had to keep."""
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
-from sitekit import paths
 from sitekit.errors import fail
 from sitekit.language import Language
 from sitekit.pages import PROVED
@@ -15,6 +13,7 @@ from sitekit.parts import part
 from sitekit.pieces.elements import code, element, grouped_table, link
 from sitekit.pieces.named import chosen, mechanism_named
 from sitekit.pieces.prose import inline
+from sitekit.pieces.recorded import recorded
 from sitekit.steps import proof
 from snippets.catalogue import Mechanism
 
@@ -28,15 +27,15 @@ def proofs(body: str, language: Language) -> str:
     """
     slug, *lines = body.strip().splitlines()
     subject = mechanism_named(slug)
-    recorded = _recorded(subject)
+    found = _recorded(subject)
     columns = [language.word(key) for key in ("statement", "measured", "limit")]
     groups = []
     for name, statement in _statements(subject, lines):
-        figures = recorded["proofs"][chosen(f"proof of {subject.slug}", name, recorded["proofs"])]
+        figures = found["proofs"][chosen(f"proof of {subject.slug}", name, found["proofs"])]
         test = element("span", code(name).replace("_", "_<wbr/>"), class_="atlas-summary")
         groups.append((f"{inline(statement, language)} {test}", [_row(figure) for figure in figures]))
     file = proof(subject)
-    facts = {key: recorded[key] for key in ("torch", "date", "tests", "seconds")}
+    facts = {key: found[key] for key in ("torch", "date", "tests", "seconds")}
     note = element("p", escape(language.word("proved with", **facts)), class_="atlas-note")
     command = element("pre", element("code", f"pytest {file}", class_="language-bash", tabindex="0"))
     links = [link(f"/{PROVED}", language.word("how"))]
@@ -67,8 +66,7 @@ def _statements(subject: Mechanism, lines: list[str]) -> Iterator[tuple[str, str
 
 
 def _recorded(subject: Mechanism) -> dict[str, Any]:
-    file = paths.DOCS / "proofs.json"
-    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    known = recorded("proofs.json")
     if subject.slug not in known:
         fail(
             f"docs/proofs.json holds no proofs of {subject.slug}; record them: pytest --record", subject.slug

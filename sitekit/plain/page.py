@@ -12,7 +12,7 @@ from sitekit.markdown.citations import cited, in_words
 from sitekit.markdown.includes import INCLUDE
 from sitekit.markdown.linebreaks import joined
 from sitekit.markdown.reconstructions import leads_to_one
-from sitekit.parts import PARTS
+from sitekit.parts import PARTS, again
 from sitekit.plain.html import to_markdown
 from snippets.catalogue import Evidence
 
@@ -73,12 +73,12 @@ def _lines(lines: list[str], name: str, language: Language) -> Iterator[str]:
 
 
 def _fence(fence: re.Match[str], body: list[str], name: str, language: Language) -> Iterator[str]:
-    part = PARTS.get(fence["info"].strip())
-    if part is None:
+    part = fence["info"].strip()
+    if part not in PARTS:
         info = re.sub(r"\{ *\.(\w+).*\}", r"\1", fence["info"])
         yield from [fence["mark"] + info, *_included(body), fence["mark"]]
     else:
-        html = part("\n".join(body), language)
+        html = again(part, "\n".join(body), language)
         yield joined(to_markdown(html, lambda target: _from_page(target, name), language))
 
 
