@@ -58,16 +58,33 @@ class Kind:
 
 def figures() -> Iterator[str]:
     """Yield the path below figures/ of each figure: of a mechanism, or of an overview."""
-    folder = paths.ROOT / "figures"
-    for file in sorted(folder.rglob("*.py")):
-        if draws(path := file.relative_to(folder).with_suffix("").as_posix()):
-            yield path
+    return filter(draws, _files())
+
+
+def explorations() -> Iterator[str]:
+    """Yield the path below figures/ of each figure that a reader can move."""
+    return filter(explores, _files())
 
 
 def draws(path: str) -> bool:
     """Whether figures/<path>.py has a figure."""
+    return _defines(path, "figure")
+
+
+def explores(path: str) -> bool:
+    """Whether figures/<path>.py has something that a reader can move."""
+    return _defines(path, "explore")
+
+
+def _files() -> Iterator[str]:
+    folder = paths.ROOT / "figures"
+    for file in sorted(folder.rglob("*.py")):
+        yield file.relative_to(folder).with_suffix("").as_posix()
+
+
+def _defines(path: str, function: str) -> bool:
     file = paths.ROOT / "figures" / f"{path}.py"
-    return file.is_file() and "\ndef figure(" in file.read_text(encoding="utf-8")
+    return file.is_file() and f"\ndef {function}(" in file.read_text(encoding="utf-8")
 
 
 def _snippet(slug: str) -> Iterable[str]:
@@ -90,6 +107,9 @@ KINDS = {
         facts=lambda name: code_cells(paths.DOCS / f"{name}.py"),
     ),
     "figure": Kind("sitekit.figure", names=figures, files=_figure, packages=DRAWING, words=True),
+    "exploration": Kind(
+        "sitekit.exploration", names=explorations, files=_figure, packages=DRAWING, words=True
+    ),
     "diagram": Kind(
         "sitekit.diagram",
         names=lambda: CATALOGUE,

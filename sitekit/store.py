@@ -62,6 +62,16 @@ def drawing(path: str, language: Language) -> str:
     return drawn
 
 
+def exploration(path: str, language: Language) -> dict[str, str]:
+    """Return kind and file of what a reader can move beside figures/<path>.py.
+
+    Raises:
+        BuildError: as `ask`.
+    """
+    found: dict[str, str] = ask("exploration", path)[language.code]
+    return found
+
+
 def ask(kind: str, name: str) -> Any:
     """Return a result; make all that is stale if it is stale.
 

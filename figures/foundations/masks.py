@@ -6,12 +6,15 @@ from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 from torch import Tensor
 
+from figures.panels import Field, Mask, combined
 from figures.style import COLORS, Say, color_bar, english, new_figure, show_image, show_weights
 from snippets.foundations.masks import MaskedAttention, causal, padding
 
 WANTED = (0, 4, 0, 4, 0, 4)  # six different pictures
 EMPTY = 2  # padding on the left
 SHARPNESS = 6.0
+WINDOW = 2  # positions to each side
+SECOND = 5  # where a second document begins
 
 
 def tokens() -> Tensor:
@@ -74,6 +77,25 @@ def _outline(axes: Axes, hidden: Tensor) -> None:
                 x = [column + across / 2] * 2 if across else [column - 0.5, column + 0.5]
                 y = [row + down / 2] * 2 if down else [row - 0.5, row + 0.5]
                 axes.plot(x, y, color=COLORS[0], linewidth=3)
+
+
+def explore(say: Say = english) -> Mask:
+    """Four masks, of which any may be on; the last two digits are a second document."""
+    T = EMPTY + len(WANTED)
+    place = torch.arange(T)
+    near = (place[:, None] - place).abs() <= WINDOW
+    together = (place[:, None] < SECOND) == (place < SECOND)
+    real = padding(torch.tensor([len(WANTED)]), T).flip(-1)[0, 0].expand(T, T)
+    allowed = combined((causal(T, T)[0, 0], near, real, together))
+    found = torch.stack([weights(one[None, None]) for one in allowed.flatten(0, -3)]).view_as(allowed)
+    names = (
+        say("causal", "因果"),
+        say("window ±2", "窗口 ±2"),
+        say("padding", "填充"),
+        say("document", "文档"),
+    )
+    fields = Field(say("weights", "权重"), found), Field(say("mask", "掩码"), allowed.float())
+    return Mask((*"␣" * EMPTY, *map(str, WANTED)), names, fields, on=(True, False, True, False))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Figures, as they were drawn by running the code."""
+"""Figures, as they were drawn by running the code, and what a reader can move beside them."""
 
 from html import escape
 
@@ -9,6 +9,7 @@ from sitekit.language import Language
 from sitekit.parts import part
 from sitekit.pieces.elements import element
 from sitekit.pieces.named import chosen, mechanism_named
+from sitekit.pieces.panel import panel
 from sitekit.store import drawing
 
 
@@ -21,14 +22,14 @@ def figure(body: str, language: Language) -> str:
     """
     name = body.strip()
     if "/" in name:
-        return _labelled(drawing(chosen("figure", name, figures()), language), language.word("figure"))
+        return _labelled(chosen("figure", name, figures()), language.word("figure"), language)
     mechanism = mechanism_named(name)
     if not draws(mechanism.path):
         fail(f"figure of {name}: figures/{mechanism.path}.py is missing", name)
     title = pages.short_title(pages.page(mechanism), language)
-    return _labelled(drawing(mechanism.path, language), language.word("figure of", title=title))
+    return _labelled(mechanism.path, language.word("figure of", title=title), language)
 
 
-def _labelled(svg: str, label: str) -> str:
-    named = svg.replace("<svg ", f'<svg aria-label="{escape(label)}" ', 1)
-    return element("figure", named, class_="atlas-figure")
+def _labelled(path: str, label: str, language: Language) -> str:
+    named = drawing(path, language).replace("<svg ", f'<svg aria-label="{escape(label)}" ', 1)
+    return element("figure", panel(path, language) + named, class_="atlas-figure")

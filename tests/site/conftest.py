@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect, sync_playwright
 
 from tests.site.wait import TIMEOUT
 
@@ -22,6 +22,9 @@ CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 SITE = ROOT / "site"
 SOURCES = ["docs", "snippets", "figures", "sitekit", "overrides", "styles"]
 SUBPATH = "/attention-atlas/"
+PHONE: ViewportSize = {"width": 390, "height": 844}
+DESK: ViewportSize = {"width": 1280, "height": 900}
+CLIPBOARD = ["clipboard-read", "clipboard-write"]
 
 expect.set_options(timeout=TIMEOUT)
 
@@ -69,3 +72,24 @@ class Hosting(SimpleHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         pass
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None and "CI" not in os.environ:
+        pytest.skip("no Chromium found: install one to test the site in it")
+    with sync_playwright() as playwright:
+        options = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+
+
+@pytest.fixture
+def context(browser: Browser, address: str) -> Iterator[BrowserContext]:
+    with browser.new_context(viewport=DESK) as context:
+        context.grant_permissions(CLIPBOARD, origin=address)
+        yield context
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Page:
+    return context.new_page()

@@ -1,7 +1,6 @@
 """The site in a real Chromium: every page in both languages and colour schemes, and what readers do on it."""
 
 import gzip
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,14 +8,14 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
-from playwright.sync_api import Browser, BrowserContext, Page, Response, ViewportSize, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Response, ViewportSize, expect
 
 from sitekit.store import results
 from snippets.catalogue import CATALOGUE
 from snippets.docstrings import docstrings
 from snippets.lookup import code
 from tests.conftest import ROOT
-from tests.site.conftest import CHROMIUM
+from tests.site.conftest import CLIPBOARD, DESK, PHONE
 from tests.site.wait import wait_for
 
 PAGES = sorted(
@@ -29,30 +28,13 @@ SCHEMES = {"light": "default", "dark": "slate"}
 AXE_OPTIONS: dict[str, object] = {"resultTypes": ["violations"], "preload": False}
 CONTRAST: dict[str, object] = {"runOnly": ["color-contrast"]}
 ALL_BUT_CONTRAST: dict[str, object] = {"rules": {"color-contrast": {"enabled": False}}}
-PHONE: ViewportSize = {"width": 390, "height": 844}
-DESK: ViewportSize = {"width": 1280, "height": 900}
-CLIPBOARD = ["clipboard-read", "clipboard-write"]
 MECHANISM = "attention-domain/channel/senet/"
 FIRST_VISIT_LIMIT, INDEX_LIMIT = 270_000, 300_000
-
-pytestmark = [
-    pytest.mark.skipif(
-        CHROMIUM is None and "CI" not in os.environ,
-        reason="no Chromium found: install one to test the site in it",
-    ),
-]
 
 
 def url(page: str) -> str:
     """Address of a page below the root of its language."""
     return "" if page == "index" else page.removesuffix("/index").removesuffix("index") + "/"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        options = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
-        yield playwright.chromium.launch(executable_path=CHROMIUM, args=options)
 
 
 @pytest.fixture(scope="module")
@@ -74,18 +56,6 @@ def desk(browser: Browser, address: str) -> Iterator[Page]:
 def measured_looks() -> set[str]:
     """Those whose contrast has been found sufficient."""
     return set()
-
-
-@pytest.fixture
-def context(browser: Browser, address: str) -> Iterator[BrowserContext]:
-    with browser.new_context(viewport=DESK) as context:
-        context.grant_permissions(CLIPBOARD, origin=address)
-        yield context
-
-
-@pytest.fixture
-def page(context: BrowserContext) -> Page:
-    return context.new_page()
 
 
 # A site holds thousands of parts that look alike; axe measures the contrast of one of each look.

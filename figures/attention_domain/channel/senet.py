@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 from skimage import data
 from torch import Tensor, nn
 
+from figures.panels import GREY, Field, Gate
 from figures.style import Say, english, name_rows, new_figure, show_image
 from snippets.attention_domain.channel.senet import SEBlock
 
@@ -40,6 +41,11 @@ def block() -> SEBlock:
     return se.eval()
 
 
+def names(say: Say) -> tuple[str, str, str]:
+    """What the pictures are called."""
+    return say("wall", "砖墙"), say("turned", "转 90 度"), say("grass", "草地")
+
+
 @torch.no_grad()
 def figure(say: Say = english) -> Figure:
     """Rows: pictures. Columns: the picture, then each channel after its gate."""
@@ -55,5 +61,21 @@ def figure(say: Say = english) -> Figure:
             title = f"{say('edges', '边缘')} {direction}" if row == 0 else ""
             show_image(shown[c + 1], gated[row, c], title, vmin=0, vmax=brightest)
             shown[c + 1].set_xlabel(f"{gates[row, c].item():.2f}")
-    name_rows(axes, (say("wall", "砖墙"), say("turned", "转 90 度"), say("grass", "草地")))
+    name_rows(axes, names(say))
     return drawn
+
+
+@torch.no_grad()
+def explore(say: Say = english) -> Gate:
+    """The same pictures and gates; an open channel passes as it is."""
+    channels, se = edges(pictures()), block()
+    gates = se.attention(channels)  # (3, 4, 1, 1)
+    top = channels.quantile(0.98).item()
+    fields = []
+    for c, direction in enumerate(DIRECTIONS):
+        passed = torch.stack([channels[:, c], gates[:, c] * channels[:, c]], dim=1)  # (3, 2, H, W)
+        own = [2 if gate == c else 1 for gate in range(len(DIRECTIONS))]
+        values = passed.clamp(max=top).view(3, *own, SIZE, SIZE)
+        fields.append(Field(f"{say('edges', '边缘')} {direction}", values, GREY, top=top))
+    shown = Field("x", pictures().view(3, 1, 1, 1, 1, SIZE, SIZE), GREY, top=1.0)
+    return Gate(names(say), DIRECTIONS, (shown, *fields), tuple(map(tuple, gates[:, :, 0, 0].tolist())))

@@ -9,6 +9,7 @@ from skimage import data
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
+from figures.panels import GREY, Field, Gate
 from figures.style import Say, color_bar, english, new_figure, show_image, show_weights
 from snippets.attention_domain.channel_spatial.cbam import CBAM
 
@@ -87,18 +88,23 @@ def train(digit: Tensor, classes: Tensor, texture: Tensor) -> Classifier:
 
 
 @cache
-def seen() -> tuple[Tensor, Tensor, Tensor]:
-    """Unseen pictures, and the spatial and channel gates of a classifier trained on others."""
+@torch.enable_grad()
+def trained() -> tuple[Classifier, Tensor]:
+    """A classifier, and pictures that it was not trained on."""
     torch.manual_seed(0)
     (digit, classes), texture = digits(), textures()
     unseen = len(digit) // 5
     network = train(digit[unseen:], classes[unseen:], texture)
-    pictures, _ = scenes(digit[:unseen], texture)
-    with torch.no_grad():
-        x = network.stem(pictures)
-        channel = network.cbam.channel_gate(x)
-        spatial = network.cbam.spatial_gate(channel * x)
-    return pictures, spatial, channel
+    return network, scenes(digit[:unseen], texture)[0]
+
+
+@torch.no_grad()
+def seen() -> tuple[Tensor, Tensor, Tensor]:
+    """Unseen pictures, and the spatial and channel gates of a classifier trained on others."""
+    network, pictures = trained()
+    x = network.stem(pictures)
+    channel = network.cbam.channel_gate(x)
+    return pictures, network.cbam.spatial_gate(channel * x), channel
 
 
 def figure(say: Say = english) -> Figure:
@@ -115,3 +121,24 @@ def figure(say: Say = english) -> Figure:
         panel.set_ylabel(label, rotation=0, ha="right", va="center")
     color_bar(axes[: 2 * COLUMNS], say, say("gate", "门控"))
     return drawn
+
+
+@torch.no_grad()
+def explore(say: Say = english) -> Gate:
+    """The features behind either gate, both or none: their mean over the channels."""
+    network, pictures = trained()
+    x, cbam = network.stem(pictures[:COLUMNS]), network.cbam
+    gates, behind = [], []
+    for channel in (torch.ones(COLUMNS, CHANNELS, 1, 1), cbam.channel_gate(x)):
+        spatial = cbam.spatial_gate(channel * x)
+        gates += [torch.ones_like(spatial), spatial]
+        behind += [channel * x, spatial * channel * x]
+    shape = (COLUMNS, 2, 2, *x.shape[2:])
+    passed = torch.stack(behind, dim=1).mean(dim=2).view(shape)
+    fields = (
+        Field("x", pictures[:COLUMNS].view(COLUMNS, 1, 1, CANVAS, CANVAS), GREY, top=1.0),
+        Field("Mₛ", torch.stack(gates, dim=1).view(shape), top=1.0),
+        Field(say("passed on", "输出"), passed, root=True, top=passed.max().item()),
+    )
+    names = tuple(str(n + 1) for n in range(COLUMNS))
+    return Gate(names, (say("channel", "通道"), say("spatial", "空间")), fields, numbers=())

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from figures.panels import Field, Photograph, Query
 from figures.style import COLORS, Say, color_bar, english, mark, new_figure, picture, show_image, show_weights
 from snippets.attention_domain.spatial.criss_cross import CrissCrossAttention
 
@@ -12,6 +13,8 @@ SIZE = 33
 QUERY = (23, 10)  # row and column
 TARGET = (14, 28)
 SHARPNESS = 2.0  # of the scores
+GRID = 16  # positions a side that a reader can choose
+TITLES = ("R = 1", "R = 2", "N × N")
 
 
 def features(image: Tensor) -> Tensor:
@@ -41,24 +44,23 @@ def dense(weights: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def maps() -> list[Tensor]:
-    """Weights of QUERY, (SIZE, SIZE) each: one pass, two passes, all pairs."""
-    made, x = block(), features(picture("coffee", (SIZE, SIZE)))
+def rows(size: int) -> list[Tensor]:
+    """Weights of all positions, (size * size, size, size) each: one pass, two passes, all pairs."""
+    made, x = block(), features(picture("coffee", (size, size)))
     first = dense(made.attention(x))
     made.recurrence = 1
     second = dense(made.attention(made(x)))
     query, key = made.query(x).flatten(2)[0], made.key(x).flatten(2)[0]
     full = (query.mT @ key).softmax(dim=-1)
-    index = QUERY[0] * SIZE + QUERY[1]
-    return [pairs[index].view(SIZE, SIZE) for pairs in (first, second @ first, full)]
+    return [pairs.view(-1, size, size) for pairs in (first, second @ first, full)]
 
 
 def figure(say: Say = english) -> Figure:
     """Draw the picture and the square roots of the three maps; lines are the two routes to TARGET."""
     drawn, axes = new_figure(2, 2, height=4.5)
     show_image(axes[0], picture("coffee", (SIZE, SIZE)), say("query", "查询"))
-    for panel, weights, title in zip(axes[1:], maps(), ("R = 1", "R = 2", "N × N"), strict=True):
-        show_weights(panel, weights.sqrt(), title)
+    for panel, weights, title in zip(axes[1:], rows(SIZE), TITLES, strict=True):
+        show_weights(panel, weights[QUERY[0] * SIZE + QUERY[1]].sqrt(), title)
     for panel in axes:
         mark(panel, *QUERY)
     (r, c), (i, j) = QUERY, TARGET
@@ -68,3 +70,11 @@ def figure(say: Say = english) -> Figure:
         panel.plot(j, i, "s", ms=6, mfc="none", mec=COLORS[2], mew=2)
     color_bar(axes, say, say("root of weight", "权重的平方根"))
     return drawn
+
+
+@torch.no_grad()
+def explore(say: Say = english) -> Query:
+    """What any position reads, on a smaller map."""
+    fields = (Field(title, pairs, root=True) for title, pairs in zip(TITLES, rows(GRID), strict=True))
+    shown = Photograph(picture("coffee", (12 * GRID, 12 * GRID))[0])
+    return Query(shown, tuple(fields), start=(11, 5))

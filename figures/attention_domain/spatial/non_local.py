@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from figures.panels import SIGNED, Field, Photograph, Query
 from figures.style import (
     Say,
     clear_row,
@@ -21,7 +22,7 @@ from snippets.attention_domain.spatial.non_local import NonLocalBlock
 
 SIZE = 64
 QUERIES = ((42, 18), (50, 50))  # row and column: orange suit, black helmet
-SIGNED = "berlin"  # blue, black at zero, red
+GRID = 14  # positions a side that a reader can choose
 
 
 def features(image: Tensor) -> Tensor:
@@ -46,15 +47,19 @@ def block(mode: str) -> NonLocalBlock:
     return made.eval()
 
 
-@torch.no_grad()
-def figure(say: Say = english) -> Figure:
-    """Above: the picture. Below, rows: queries; columns: the weights of each pairwise function."""
-    titles = {
+def titles(say: Say) -> dict[str, str]:
+    """What the four functions are called."""
+    return {
         "gaussian": say("Gaussian", "高斯"),
         "embedded_gaussian": say("embedded", "嵌入高斯"),
         "dot_product": say("dot product", "点积"),
         "concatenation": say("concat.", "拼接"),
     }
+
+
+@torch.no_grad()
+def figure(say: Say = english) -> Figure:
+    """Above: the picture. Below, rows: queries; columns: the weights of each pairwise function."""
     image = picture("astronaut", (SIZE, SIZE))
     x = features(image)
     drawn, axes = new_figure(3, 4, height=5.0, height_ratios=(1.7, 1, 1))
@@ -62,7 +67,7 @@ def figure(say: Say = english) -> Figure:
     show_image(photograph, image, say("queries", "查询"))
     for row, (i, j) in enumerate(QUERIES):
         mark(photograph, i, j, str(row + 1))
-    for column, (mode, title) in enumerate(titles.items()):
+    for column, (mode, title) in enumerate(titles(say).items()):
         weights = block(mode).attention(x)[0].view(SIZE, SIZE, SIZE, SIZE)
         for row, (i, j) in enumerate(QUERIES):
             panel, seen = panels[4 * row + column], weights[i, j]
@@ -77,3 +82,15 @@ def figure(say: Say = english) -> Figure:
     color_bar([*panels[:2], *panels[4:6]], say)
     color_bar([*panels[2:4], *panels[6:]], say, "±")
     return drawn
+
+
+@torch.no_grad()
+def explore(say: Say = english) -> Query:
+    """What any position reads through each of the four, on a smaller map."""
+    x = features(picture("astronaut", (GRID, GRID)))
+    fields = []
+    for mode, title in titles(say).items():
+        rows = block(mode).attention(x)[0].view(-1, GRID, GRID)
+        fields.append(Field(title, rows, SIGNED) if mode == "dot_product" else Field(title, rows))
+    shown = Photograph(picture("astronaut", (12 * GRID, 12 * GRID))[0])
+    return Query(shown, tuple(fields), start=(9, 4))

@@ -1,5 +1,6 @@
 """What is read at three temperatures, and the bias and noise of the gradient over the temperature."""
 
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -8,6 +9,7 @@ from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
+from figures.panels import GREY, Dial, Field, Slider
 from figures.style import COLORS, Say, english, new_figure, show_image
 from snippets.weight_assignment.hard.gumbel import GumbelAttention
 
@@ -15,6 +17,8 @@ SHARPNESS = 8.0  # scores are SHARPNESS times the cosine of two digits
 LABEL = 3
 TEMPERATURES = (0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.5, 5.0)
 SHOWN = (5.0, 1.0, 0.1)
+STOPS = tuple(round(10 ** (n / 10), 3) for n in range(-10, 8))  # 0.1 to 5
+NOISES = 8
 DRAWS = 20_000
 
 
@@ -127,6 +131,30 @@ def figure(say: Say = english) -> Figure:
         noise.axhline(level, color=color)
         noise.text(5, level, name, color=color, ha="right", va="bottom")
     return drawing
+
+
+@torch.no_grad()
+def explore(say: Say = english) -> Dial:
+    """The weights of several draws at each temperature, and what they read."""
+    task, weights, reads = Task(), [], []
+    for temperature, seed, straight_through in product(STOPS, range(1, NOISES + 1), (False, True)):
+        reads.append(task.read(temperature, straight_through, seed))
+        torch.manual_seed(seed)  # the same noise
+        weights.append(task.attend.attention(task.query, task.key)[0])
+    shape = (len(STOPS), NOISES, 2)
+    softly, hardly = torch.stack(weights).unflatten(0, shape).unbind(dim=2)
+    soft, hard = torch.stack(reads).unflatten(0, shape).unbind(dim=2)
+    fields = (
+        Field(say("weights, soft", "软权重"), softly, top=1.0),
+        Field(say("weights, straight-through", "直通权重"), hardly, top=1.0),
+        Field(say("read, soft", "软读取"), soft, GREY, top=1.0),
+        Field(say("read, straight-through", "直通读取"), hard, GREY, top=1.0),
+    )
+    sliders = (
+        Slider(say("temperature τ", "温度 τ"), tuple(f"{t:.2g}" for t in STOPS), STOPS.index(1.0)),
+        Slider(say("draw", "抽样"), tuple(str(n + 1) for n in range(NOISES)), 0),
+    )
+    return Dial(sliders, fields, tuple(map(str, range(10))))
 
 
 if __name__ == "__main__":

@@ -4,11 +4,14 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from figures.panels import GREY, Dial, Field, Slider
 from figures.style import COLORS, Say, color_bar, english, new_figure, picture, show_weights
 from snippets.weight_assignment.hard.luong_local import LocalAttention
 
 LENGTH = 40
 HALF_WIDTH = 4
+HALF_WIDTHS = tuple(range(1, 13))
+ASKING = 14  # the query that a reader moves the window of
 SHARPNESS = 25.0  # scores are SHARPNESS times the correlation of two columns
 STEEPNESS = 20.0  # v_p
 
@@ -61,6 +64,22 @@ def figure(say: Say = english) -> Figure:
     axes[1].plot([LENGTH - 1, 0], [0, LENGTH - 1], color=COLORS[0], linewidth=1, linestyle=":")
     color_bar(axes, say)
     return drawing
+
+
+@torch.no_grad()
+def explore(say: Say = english) -> Dial:
+    """One query under any centre of the window and any half width."""
+    key = columns()
+    query = mirrored(key)[:, ASKING : ASKING + 1].repeat(1, LENGTH, 1)  # (1, LENGTH, d), a centre each
+    query[0, :, -1] = mirrored(key)[0, :, -1].flip(0)
+    found = torch.stack([attention(False, half_width).attention(query, key)[0] for half_width in HALF_WIDTHS])
+    weights = found.movedim(0, 1)[:, :, None]  # (LENGTH, half widths, 1, S)
+    shown = Field(say("source", "源端"), picture("coffee", (32, LENGTH)).mean(1)[:, 8:24], GREY, top=1.0)
+    sliders = (
+        Slider(say("centre p", "中心 p"), tuple(f"{n}.3" for n in range(LENGTH)), LENGTH - 1 - ASKING),
+        Slider(say("half width D", "半宽 D"), tuple(map(str, HALF_WIDTHS)), HALF_WIDTHS.index(HALF_WIDTH)),
+    )
+    return Dial(sliders, (Field(say("weights", "权重"), weights, top=1.0), shown), ("",) * LENGTH)
 
 
 if __name__ == "__main__":

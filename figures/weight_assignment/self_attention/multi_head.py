@@ -4,6 +4,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from figures.panels import Field, Matrix
 from figures.style import Say, color_bar, english, new_figure, show_weights
 from snippets.weight_assignment.self_attention.multi_head import MultiHeadAttention
 
@@ -43,14 +44,24 @@ def maps() -> list[Tensor]:
     return [first, second, layer(heads=1).attention(sentence())[0, 0]]
 
 
+def titles(say: Say) -> tuple[str, str, str]:
+    """What the three maps are called."""
+    return say("head 1 of 2", "头 1"), say("head 2 of 2", "头 2"), say("1 head", "一个头")
+
+
 def figure(say: Say = english) -> Figure:
     """Rows: queries. Columns: keys."""
     drawn, axes = new_figure(2, 2, height=5.0)
-    titles = say("head 1 of 2", "头 1"), say("head 2 of 2", "头 2"), say("1 head", "一个头")
-    for axis, title, weights in zip(axes[:3], titles, maps(), strict=True):
+    for axis, title, weights in zip(axes[:3], titles(say), maps(), strict=True):
         show_weights(axis, weights, title)
         axis.set_xticks(range(len(WORDS)), WORDS)
         axis.set_yticks(range(len(WORDS)), WORDS)
     axes[3].remove()
     color_bar(axes[:3], say)
     return drawn
+
+
+def explore(say: Say = english) -> Matrix:
+    """The three maps, word by word."""
+    fields = (Field(title, weights) for title, weights in zip(titles(say), maps(), strict=True))
+    return Matrix(tuple(WORDS), tuple(WORDS), tuple(fields))

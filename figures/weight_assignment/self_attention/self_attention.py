@@ -7,12 +7,14 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from figures.panels import Field, Mask, combined
 from figures.style import Say, color_bar, english, new_figure, show_weights
 from snippets.weight_assignment.self_attention.self_attention import SelfAttention, sinusoidal_positions
 
 WORD = "mississippi"
 LETTERS = sorted(set(WORD))
 WIDTH = 32
+REAL = 8  # letters that are no padding when a reader masks it
 
 
 class Reader(nn.Module):
@@ -86,3 +88,21 @@ def figure(say: Say = english) -> Figure:
     axes[0].set_ylabel(say("asking", "提问的字母"))
     color_bar(axes, say)
     return drawn
+
+
+@torch.no_grad()
+def explore(say: Say = english) -> Mask:
+    """The reader with positions, trained without a mask, under masks that may be on."""
+    with torch.enable_grad():
+        reader = train(True, seed=0)
+    place = torch.arange(len(WORD))
+    step = place[:, None] - place
+    allowed = combined((step >= 0, step.abs() <= 1, (place < REAL).expand_as(step)))
+    tokens = reader.tokens(torch.tensor([[LETTERS.index(letter) for letter in WORD]]))
+    found = torch.stack([reader.layer.attention(tokens, one[None])[0] for one in allowed.flatten(0, -3)])
+    fields = (
+        Field(say("weights", "权重"), found.view_as(allowed)),
+        Field(say("mask", "掩码"), allowed.float()),
+    )
+    names = say("causal", "因果"), say("window ±1", "窗口 ±1"), say("padding", "填充")
+    return Mask(tuple(WORD), names, fields, on=(True, False, False))

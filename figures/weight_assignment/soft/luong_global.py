@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from figures.panels import Field, Matrix
 from figures.style import Say, color_bar, english, new_figure, show_weights
 from snippets.weight_assignment.soft.luong_global import GlobalAttention
 
@@ -16,6 +17,7 @@ MONTHS = list(calendar.month_name)
 PADDING = "_"  # beside padding: start of the target
 CHARACTERS = PADDING + "-, 0123456789" + "".join(sorted({c for month in MONTHS for c in month}))
 STEPS = 200
+SHOWN = "November 21, 2026"
 FIELDS = "yyyy-mm-dd"
 
 Date = tuple[int, int, int]
@@ -143,17 +145,22 @@ def measure(translator: Translator) -> dict[str, float]:
 
 def figure(say: Say = english) -> Figure:
     """Draw rows for characters written, columns for characters read."""
-    shown = "November 21, 2026"
-    translator = train(seed=0)
-    chosen, weights = translator.translate(encode([shown]))
+    chosen, weights = train(seed=0).translate(encode([SHOWN]))
     drawing, (axis,) = new_figure(height=3.4)
     show_weights(axis, weights[0])
-    axis.set_xticks(range(len(shown)), [c.replace(" ", "␣") for c in shown])
+    axis.set_xticks(range(len(SHOWN)), SHOWN.replace(" ", "␣"))
     axis.set_yticks(range(len(FIELDS)), [CHARACTERS[c] for c in chosen[0]])
     axis.set_xlabel(say("read", "读"))
     axis.set_ylabel(say("written", "写出"))
     color_bar([axis], say)
     return drawing
+
+
+def explore(say: Say = english) -> Matrix:
+    """The characters of the same date."""
+    chosen, (weights,) = train(seed=0).translate(encode([SHOWN]))
+    written = tuple(CHARACTERS[c] for c in chosen[0])
+    return Matrix(written, tuple(SHOWN.replace(" ", "␣")), (Field(say("weights", "权重"), weights),))
 
 
 if __name__ == "__main__":

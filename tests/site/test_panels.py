@@ -1,0 +1,246 @@
+"""What a reader can move: it runs, is small, and shows what the module computes."""
+
+import gzip
+import inspect
+from importlib import import_module
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from playwright.sync_api import Browser, Locator, Page, expect
+from torch import Tensor
+
+from figures.attention_domain.channel import senet
+from figures.attention_domain.spatial import non_local
+from figures.foundations import masks
+from figures.style import Say, english, picture
+from figures.weight_assignment.hard import luong_local
+from figures.weight_assignment.self_attention import multi_head
+from sitekit import exploration
+from sitekit.errors import BuildError
+from sitekit.kinds import explorations
+from sitekit.language import LANGUAGES
+from snippets.foundations.masks import causal
+from tests.site.conftest import PHONE
+from tests.site.wait import wait_for
+
+NON_LOCAL = "attention-domain/spatial/non-local/"
+MULTI_HEAD = "weight-assignment/self-attention/multi-head/"
+MASKS = "foundations/masks/"
+SENET = "attention-domain/channel/senet/"
+LUONG_LOCAL = "weight-assignment/hard/luong-local/"
+
+each_panel = pytest.mark.parametrize("path", list(explorations()))
+
+
+@each_panel
+def test_it_speaks_the_language_of_the_page(path: str) -> None:
+    explore = import_module(f"figures.{path.replace('/', '.')}").explore
+    (parameter,) = inspect.signature(explore).parameters.values()
+    assert (parameter.name, parameter.annotation, parameter.default) == ("say", Say, english)
+
+
+@each_panel
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_it_is_small(site: Path, path: str, language: str) -> None:
+    folder = site / ("" if language == "en" else language)
+    packed = (folder / "assets" / "panels" / f"{path}.bin").read_bytes()
+    assert len(gzip.decompress(packed)) > len(packed) <= exploration.LIMIT
+
+
+def test_one_that_is_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exploration, "LIMIT", 1000)
+    with pytest.raises(
+        BuildError, match=r"^panel \S+/non_local has [\d,]+ bytes, at most 1,000 are allowed$"
+    ):
+        exploration.make("attention_domain/spatial/non_local", english)
+
+
+def opened(page: Page, address: str, name: str) -> Locator:
+    """Open the panel of a page."""
+    page.goto(address + name)
+    panel = page.locator(".atlas-panel")
+    panel.get_by_role("button").first.click()
+    expect(panel.locator("figure").first).to_be_visible()
+    return panel
+
+
+def test_nothing_is_fetched_before_the_first_touch(page: Page, address: str) -> None:
+    fetched: list[str] = []
+    page.on("request", lambda request: fetched.append(request.url.removeprefix(address)))
+    page.goto(address + NON_LOCAL, wait_until="networkidle")
+    before = len(fetched)
+    assert not [name for name in fetched if "/panels/" in name]
+    button = page.locator(".atlas-panel button")
+    for _ in range(3):
+        button.press("Enter")
+    expect(page.locator(".atlas-panel canvas").first).to_be_visible()
+    scripts = [f"assets/javascripts/panels/{name}.js" for name in ("parts", "query", "read")]
+    assert sorted(fetched[before:]) == [*scripts, "assets/panels/attention_domain/spatial/non_local.bin"]
+
+
+def test_the_figure_stands_where_nothing_can_be_moved(browser: Browser, address: str, site: Path) -> None:
+    with browser.new_context(java_script_enabled=False) as context:
+        page = context.new_page()
+        page.goto(address + NON_LOCAL)
+        expect(page.locator(".atlas-figure > svg")).to_be_visible()
+        expect(page.locator(".atlas-panel")).to_be_hidden()
+    assert "Move the point" not in (site / f"{NON_LOCAL.rstrip('/')}.md").read_text(encoding="utf-8")
+
+
+def test_the_figure_is_printed(page: Page, address: str) -> None:
+    panel, figure = opened(page, address, NON_LOCAL), page.locator(".atlas-figure > svg")
+    expect(figure).to_be_hidden()
+    page.emulate_media(media="print")
+    expect(figure).to_be_visible()
+    expect(panel).to_be_hidden()
+    page.emulate_media(media="screen")
+    panel.get_by_role("button").first.click()
+    expect(figure).to_be_visible()
+
+
+COLOURS = """canvas => {
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height)
+  return [...data]
+}"""
+
+
+def shown(field: Locator, colours: str = "magma", steps: int = 255) -> Tensor:
+    """Return what a canvas shows, in steps of its scale: (H, W); NaN where nothing is."""
+    canvas = field.locator("canvas").first
+    height, width = (int(canvas.get_attribute(side) or 0) for side in ("height", "width"))
+    pixels = np.array(canvas.evaluate(COLOURS), dtype=int).reshape(height, width, 4)
+    known = (255 * matplotlib.colormaps[colours](np.arange(256))[:, :3]).round().astype(int)
+    distance = np.abs(pixels[..., None, :3] - known).sum(-1)  # (H, W, 256)
+    assert (distance.min(-1)[pixels[..., 3] > 0] == 0).all()
+    found = torch.from_numpy(distance.argmin(-1)).double() - (255 - steps)
+    return found.masked_fill(torch.from_numpy(pixels[..., 3] == 0), torch.nan) / steps
+
+
+def number(text: str) -> float:
+    return float(text.replace("\N{MINUS SIGN}", "-"))
+
+
+def top(field: Locator) -> float:
+    """Return the number with the last colour, as it is written: two digits."""
+    return number(field.locator(".atlas-scale span").last.inner_text())
+
+
+def same(seen: Tensor, computed: Tensor, written: float) -> None:
+    """Hold what a canvas shows against what torch computes, within a step, and against what is written."""
+    most = computed.abs().max().item()
+    assert written == pytest.approx(most, rel=0.05)
+    torch.testing.assert_close(seen, computed.double() / most, atol=0.51 / 127, rtol=0)
+
+
+@pytest.mark.parametrize("touch", [False, True])
+def test_a_row_is_that_of_the_point(browser: Browser, address: str, touch: bool) -> None:
+    x = non_local.features(picture("astronaut", (non_local.GRID, non_local.GRID)))
+    rows = {mode: non_local.block(mode).attention(x)[0].detach() for mode in non_local.titles(english)}
+    with browser.new_context(viewport=PHONE, has_touch=touch) as context:
+        page = context.new_page()
+        panel = opened(page, address, NON_LOCAL)
+        stage = panel.get_by_role("application")
+        stage.scroll_into_view_if_needed()
+        for row, column in ((0, 0), (5, 9), (non_local.GRID - 1, 3)):
+            box = stage.bounding_box()
+            assert box
+            at = [(place + 0.5) / non_local.GRID for place in (column, row)]
+            position = {"x": at[0] * box["width"], "y": at[1] * box["height"]}
+            stage.tap(position=position) if touch else stage.hover(position=position)
+            said = panel.locator("output")
+            expect(said).to_contain_text(f"Row {row + 1}, column {column + 1}.")
+            for field, computed in zip(panel.locator("figure").all()[1:], rows.values(), strict=True):
+                seen = shown(field, "berlin", 127) if (computed < 0).any() else shown(field)
+                same(seen, computed[row * non_local.GRID + column].view_as(seen), top(field))
+                assert field.locator(".atlas-scale span").last.inner_text() in said.inner_text()
+
+
+def test_arrow_keys_move_the_point_and_stop_at_the_edge(page: Page, address: str) -> None:
+    panel = opened(page, address, NON_LOCAL)
+    stage, said = panel.get_by_role("application"), panel.locator("output")
+    page.keyboard.press("Tab")
+    expect(stage).to_be_focused()
+    assert stage.evaluate("e => getComputedStyle(e).outlineStyle") == "solid"
+    for key, place in (("ArrowUp", "Row 9, column 5."), ("ArrowRight", "Row 9, column 6.")):
+        page.keyboard.press(key)
+        expect(said).to_contain_text(place)
+    for _ in range(non_local.GRID):
+        page.keyboard.press("ArrowLeft")
+        page.wait_for_timeout(20)
+    expect(said).to_contain_text("Row 9, column 1.")
+
+
+def test_rows_and_columns_answer(page: Page, address: str) -> None:
+    panel = opened(page, address, MULTI_HEAD)
+    stage, said = panel.get_by_role("application"), panel.locator("output")
+    for head, computed in zip(panel.get_by_role("radio").all(), multi_head.maps(), strict=True):
+        head.check()
+        same(shown(panel), computed, top(panel))
+        for row, column in ((0, 0), (4, 3), (5, 1)):
+            box = stage.bounding_box()
+            assert box
+            x, y = ((place + 0.5) / 6 for place in (column, row))
+            stage.hover(position={"x": x * box["width"], "y": y * box["height"]})
+            words = multi_head.WORDS[row], multi_head.WORDS[column]
+            expect(said).to_contain_text("{} reads {}: ".format(*words))
+            value = number(said.inner_text().rpartition(" ")[2])
+            assert value == pytest.approx(computed[row, column].item(), abs=0.006)
+            for bars, line in ((".atlas-above", computed[row]), (".atlas-right", computed[:, column])):
+                shares = panel.locator(f"{bars} > i").evaluate_all(
+                    "all => all.map(bar => Number(bar.style.getPropertyValue('--share')))"
+                )
+                assert shares == pytest.approx((line / computed.max()).tolist(), abs=0.003)
+
+
+def test_switches_are_masks(page: Page, address: str) -> None:
+    panel = opened(page, address, MASKS)
+    T = masks.EMPTY + len(masks.WANTED)
+    place = torch.arange(T)
+    near = (place[:, None] - place).abs() <= masks.WINDOW
+    for name, on, allowed in (
+        ("padding", False, causal(T, T)),
+        ("window ±2", True, causal(T, T) & near),
+        ("padding", True, masks.mask() & near),
+    ):
+        panel.get_by_label(name).set_checked(on)
+        wait_for(True, lambda: torch.equal(shown(panel).isnan(), ~allowed[0, 0]))  # noqa: B023
+        same(shown(panel).nan_to_num(), masks.weights(allowed), top(panel))
+
+
+def test_gates_pass_what_the_module_passes(page: Page, address: str) -> None:
+    panel = opened(page, address, SENET)
+    x, block = senet.edges(senet.pictures()), senet.block()
+    gates, top = block.attention(x).detach(), x.quantile(0.98)
+    for picture_of, name in enumerate(("wall", "turned", "grass")):
+        panel.get_by_label(name, exact=True).check()
+        for c, switch in enumerate(panel.get_by_role("switch").all()):
+            for on, gate in ((False, torch.tensor(1.0)), (True, gates[picture_of, c, 0, 0])):
+                switch.set_checked(on)
+                seen = shown(panel.locator(".atlas-fields figure").nth(c + 1), "gray")
+                passed = (gate * x[picture_of, c] / top).clamp(max=1).double()
+                torch.testing.assert_close(
+                    seen, passed, atol=1.01 / 255, rtol=0
+                )  # rounded to store and to show
+                written = number(panel.locator("label output").nth(c).inner_text())
+                assert written == pytest.approx(gate.item(), rel=0.05)
+
+
+@pytest.mark.parametrize(("centre", "half_width"), [(5, 4), (30, 4), (30, 1)])
+def test_a_dial_turns_a_setting_of_the_module(page: Page, address: str, centre: int, half_width: int) -> None:
+    panel = opened(page, address, LUONG_LOCAL)
+    first, second = panel.get_by_role("slider").all()
+    first.fill(str(centre))
+    second.fill(str(luong_local.HALF_WIDTHS.index(half_width)))
+    key = luong_local.columns()
+    query = luong_local.mirrored(key)
+    asking = query[:, luong_local.ASKING, :].clone()[:, None]
+    asking[..., -1] = query[0, luong_local.LENGTH - 1 - centre, -1]
+    computed = luong_local.attention(False, half_width).attention(asking, key)[0, 0].detach()
+    shares = panel.locator(".atlas-chart > span").evaluate_all(
+        "all => all.map(bar => Number(bar.style.getPropertyValue('--share')))"
+    )
+    assert shares == pytest.approx(computed.tolist(), abs=0.003)
+    expect(panel.locator("label output").first).to_have_text(f"{centre}.3")
