@@ -11,7 +11,8 @@ from snippets.catalogue import CATALOGUE
 
 FONT = "assets/math.woff2"
 STYLE = "assets/stylesheets/atlas.css"
-STYLES = ["palette", "type", "frame", "axes", "parts", "panels", "comparison", "diagram", "print"]  # one request
+STYLES = ["palette", "type", "frame", "axes", "parts", "panels", "comparison", "diagram", "print"]
+"""One request."""
 
 
 def style_sheet() -> str:
