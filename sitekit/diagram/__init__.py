@@ -38,8 +38,8 @@ def make(slug: str, say: Say) -> str:
         picture = shapes.render(drawn(slug, read(body)), say, shapes.NARROW_PHONE)
     except BuildError as error:
         fail(f"diagram of {slug}: {error}", f"```diagram\n{slug}\n")
-    summary = say("As it ran, operation by operation", "实际运行的每一步运算")
-    return f"{picture}<details><summary>{summary}</summary>{ran}</details>"
+    summary = say("Every operation, as the example ran in eval mode", "示例在 eval 模式下实际运行的全部运算")
+    return f'{picture}<details class="atlas-ran"><summary>{summary}</summary>{ran}</details>'
 
 
 def drawn(slug: str, idea: Idea) -> Graph:

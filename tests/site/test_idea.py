@@ -95,6 +95,14 @@ def test_what_did_not_run_so_is_not_drawn(old: str, new: str, message: str) -> N
         held(IDEA.replace(old, new, 1))
 
 
+def test_what_is_wrong_on_a_page_stops_the_build_and_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fenced, "body", lambda *_: "senet\nmore: more\n")
+    with pytest.raises(
+        BuildError, match=r"^docs/en/attention-domain/channel/senet\.md:\d+, .*diagram of senet: '"
+    ):
+        diagram.make("senet", ENGLISH.say)
+
+
 def test_the_kernel_is_opened_and_computes_the_same() -> None:
     torch.manual_seed(0)
     query, key, value = torch.randn(2, 3, 4, 8), torch.randn(2, 3, 6, 8), torch.randn(2, 3, 6, 8)
