@@ -9,7 +9,7 @@ from sitekit.diagram.graph import Graph
 from sitekit.diagram.routes import HEAD, SOLE, Gap, lines
 from sitekit.diagram.rows import Stack, stacks
 
-LEVEL = 15.0
+ALIKE = 15.0
 """Boxes of a row that differ by no more than this are drawn equally high (pixels)."""
 
 
@@ -63,7 +63,7 @@ def arrange(found: list[Stack], sizes: Sequence[tuple[float, float]], widths: Se
         row = [stack.boxes[item] for item in items if not isinstance(item, Lead)]
         high = max((box.height for box in row), default=0.0)
         for box in row:
-            height = high if high - box.height <= LEVEL else box.height
+            height = high if high - box.height <= ALIKE else box.height
             y = top + (high - height) / 2
             rects[box.key] = Rect(middle[box.key] - box.width / 2, y, box.width, height)
         edges.append((top, top + high))

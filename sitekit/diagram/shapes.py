@@ -20,7 +20,7 @@ SIDE, ABOVE, NARROWEST = 8.0, 7.0, 80.0
 """Free space in a box beside and above its text; least width of a box (pixels)."""
 MARGIN, FOOT = 7.0, 24.0
 """Around the drawing; below it for the legend (pixels)."""
-BOLD = 1.07
+BOLD = 1.12
 """How much wider bold letters are."""
 FONTS = {"title": BOLD * LABEL, "label": LABEL, "shape": SHAPE}
 """Size, or what is as wide, of each class of text (pixels)."""
