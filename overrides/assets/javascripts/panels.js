@@ -14,9 +14,10 @@ const fill = async (form) => {
 
 for (const form of document.querySelectorAll(".atlas-panel")) {
   const button = form.querySelector("button")
+  let filled
   form.addEventListener("submit", (event) => event.preventDefault())
   button.addEventListener("click", async () => {
-    if (!form.querySelector("div")) await fill(form)
+    await (filled ??= fill(form))
     button.ariaExpanded = button.ariaExpanded !== "true"
   })
 }

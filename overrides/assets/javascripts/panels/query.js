@@ -19,7 +19,7 @@ export default (form, { photograph, fields, start }, words) => {
   const answer = said()
   const title = element("figcaption", {}, words.query)
   form.append(
-    element("div", { class: "atlas-fields" }, element("figure", { class: "atlas-asked" }, title, stage), ...views.map(({ figure }) => figure)),
+    element("div", { class: fields.length > 8 ? "atlas-fields atlas-many" : "atlas-fields" }, element("figure", { class: "atlas-asked" }, title, stage), ...views.map(({ figure }) => figure)),
     answer,
   )
   movable(stage, words.point, [height, width], start, (row, column) => {
