@@ -4,19 +4,15 @@
 `extra.prefix` of the translation.
 """
 
-import logging
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-import jieba
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import Abort
 from mkdocs.structure.files import Files
 
 from sitekit import entries, remembered, store, translations
-
-jieba.setLogLevel(logging.WARNING)  # splits Chinese into words for the search; chatty on its first use
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:

@@ -1,41 +1,22 @@
-"""Sets aside what the search leaves out of a page, while it reads it: drawings, formulas and code."""
+"""Writes what the search of a language knows, once all its pages have been read: `search.json`."""
 
-import re
+import json
+from pathlib import Path
 
+from jinja2 import Environment
 from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.plugins import CombinedEvent, event_priority
-from mkdocs.structure.nav import Navigation
-from mkdocs.structure.pages import Page
-from mkdocs.utils.templates import TemplateContext
+from mkdocs.structure.files import Files
 
-from sitekit.markdown.unsearched import CODE, MARK
+from sitekit.searchable import entry, order
 
-LEFT_OUT = re.compile(rf"<(svg|math)\b.*?</\1>|(?<={CODE}{MARK}>)<pre.*?</pre>", re.DOTALL)
-PLACE = re.compile(r"<!--set aside (\d+)-->")
-
-_aside: list[str] = []
+FILE = "search.json"
 
 
-@event_priority(50)
-def _set_aside(
-    context: TemplateContext, page: Page, config: MkDocsConfig, nav: Navigation
-) -> TemplateContext:
-    """Before the search reads the page."""
-    _aside.clear()
-
-    def comment(found: re.Match[str]) -> str:
-        _aside.append(found[0])
-        return f"<!--set aside {len(_aside) - 1}-->"
-
-    page.content = LEFT_OUT.sub(comment, page.content or "")
-    return context
-
-
-@event_priority(-50)
-def _put_back(context: TemplateContext, page: Page, config: MkDocsConfig, nav: Navigation) -> TemplateContext:
-    """After it."""
-    page.content = PLACE.sub(lambda found: _aside[int(found[1])], page.content or "")
-    return context
-
-
-on_page_context = CombinedEvent(_set_aside, _put_back)
+def on_env(env: Environment, config: MkDocsConfig, files: Files) -> Environment:
+    """Write it before the pages, whose headings and text are all there."""
+    pages = sorted((file.page for file in files.documentation_pages() if file.page), key=order)
+    text = json.dumps([entry(page) for page in pages], ensure_ascii=False, separators=(",", ":"))
+    file = Path(config.site_dir, FILE)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+    return env

@@ -21,7 +21,6 @@ from sitekit.markdown.links import Links
 from sitekit.markdown.reconstructions import Reconstructions
 from sitekit.markdown.switch import Switch
 from sitekit.markdown.tables import Tables
-from sitekit.markdown.unsearched import LeftOut
 
 
 class SiteExtension(Extension):  # type: ignore[misc]
@@ -56,7 +55,6 @@ class SiteExtension(Extension):  # type: ignore[misc]
         md.postprocessors.register(LineBreaks(md), "sitekit-linebreaks", 35)
         # 30: the blocks of code come in
         md.postprocessors.register(Switch(md), "sitekit-switch", 8)
-        md.postprocessors.register(LeftOut(md), "sitekit-unsearched", 7)
         md.postprocessors.register(Formulas(md), "sitekit-formulas", 6)
         md.postprocessors.register(Code(md), "sitekit-code", 5)
 

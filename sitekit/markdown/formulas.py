@@ -28,7 +28,7 @@ def inline(tex: str) -> str:
     Raises:
         BuildError: the TeX is wrong or uses an unknown command.
     """
-    return f'<span class="arithmatex" data-search-exclude>{_mathml(INLINE, tex, False)}</span>'
+    return f'<span class="arithmatex">{_mathml(INLINE, tex, False)}</span>'
 
 
 def block(tex: str, language: Language) -> str:
@@ -40,8 +40,8 @@ def block(tex: str, language: Language) -> str:
         BuildError: the TeX is wrong or uses an unknown command.
     """
     return (
-        f'<div class="arithmatex" role="group" aria-label="{language.word("formula")}" tabindex="0"'
-        f" data-search-exclude>{_mathml(BLOCK, tex, True)}</div>"
+        f'<div class="arithmatex" role="group" aria-label="{language.word("formula")}" tabindex="0">'
+        f"{_mathml(BLOCK, tex, True)}</div>"
     )
 
 

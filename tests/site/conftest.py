@@ -35,13 +35,21 @@ def site() -> Path:
     lock = ROOT / ".sitecache" / "site.lock"
     lock.parent.mkdir(exist_ok=True)
     with FileLock(lock):  # workers of pytest-xdist wait for the first
-        last = [SITE / language / "search" / "search_index.json" for language in ("", "zh")]
-        if not all(file.exists() and file.stat().st_mtime > youngest_source() for file in last):
+        youngest = youngest_source()
+        if not all(page.exists() and page.stat().st_mtime > youngest for page in built_pages()):
             environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
             command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
             build = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
             assert build.returncode == 0, build.stdout + build.stderr
     return SITE
+
+
+def built_pages() -> Iterator[Path]:
+    """Every page as Markdown, which is written when its HTML is made."""
+    for language, prefix in (("en", ""), ("zh", "zh")):
+        docs = ROOT / "docs" / language
+        for source in [*docs.rglob("*.md"), *docs.rglob("*.py")]:
+            yield SITE / prefix / source.relative_to(docs).with_suffix(".md")
 
 
 def youngest_source() -> float:

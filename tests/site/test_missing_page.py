@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 from tests.site.conftest import CHROMIUM
 
 SUBPATH = "/below/a-path/"
-HOOKS = ("languages", "release", "assets", "replaced", "plain")
+HOOKS = ("languages", "release", "assets", "replaced", "plain", "search")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found")
 
 
@@ -45,19 +45,20 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(root: Path) -> Iterator[str]:
-    """Address of a site of two pages in both languages, built for it with the real theme."""
+    """Address of a site of three pages in both languages, built for it with the real theme."""
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Hosting, directory=str(root / "site"))) as server:
         address = f"http://127.0.0.1:{server.server_port}{SUBPATH}"
         for language, inherited, folder in (("en", "mkdocs.yml", ""), ("zh", "mkdocs.zh.yml", "zh")):
             docs = root / language
             docs.mkdir()
-            (docs / "index.md").write_text("# Home\n\nSqueeze.\n", encoding="utf-8")
-            (docs / "other.md").write_text("# Other\n\nExcite.\n", encoding="utf-8")
+            for name in ("Home", "Other", "Squeeze"):
+                file = docs / ("index.md" if name == "Home" else f"{name.lower()}.md")
+                file.write_text(f"# {name}\n\nText.\n", encoding="utf-8")
             values = {
                 "INHERIT": str(ROOT / inherited),
                 "docs_dir": str(docs),
                 "site_dir": str(root / "site" / folder),
-                "nav": ["index.md", "other.md"],
+                "nav": ["index.md", "other.md", "squeeze.md"],
                 "theme": {"custom_dir": str(ROOT / "overrides")},
                 "hooks": [str(ROOT / "sitekit" / "hooks" / f"{name}.py") for name in HOOKS],
                 "extra": {"translations": None},
@@ -82,9 +83,9 @@ def page() -> Iterator[Page]:
 @pytest.mark.parametrize(
     ("missing", "language", "text", "home", "search"),
     [
-        ("squeeze", "en", "This page does not exist.", "", "Search"),
-        ("a/deep/squeeze/", "en", "This page does not exist.", "", "Search"),
-        ("zh/squeeze/", "zh", "此页面不存在。", "zh/", "搜索"),
+        ("squeze", "en", "This page does not exist.", "", "Search"),
+        ("a/deep/squeze.html", "en", "This page does not exist.", "", "Search"),
+        ("zh/squeze/", "zh", "此页面不存在。", "zh/", "搜索"),
     ],
 )
 def test_missing_page(
@@ -96,13 +97,13 @@ def test_missing_page(
     expect(page.locator(".atlas-missing:visible p").first).to_have_text(text)
     expect(page.locator("html")).to_have_attribute("lang", language)
     links = page.locator(".atlas-missing:visible a")
-    expect(links.nth(0)).to_have_js_property("href", address + home)
+    for place, target in enumerate([f"{home}squeeze/", home, f"{home}comparison/"]):
+        expect(links.nth(place)).to_have_js_property("href", address + target)
     assert failed == [address + missing]  # style sheets and scripts are found at any depth
-    links.get_by_text(search, exact=True).click()
-    expect(page.locator("[data-md-component=search-query]")).to_have_value("squeeze")
-    expect(page.locator(".md-search-result__link").first).to_have_attribute(
-        "href", f"{address}{home}?h=squeeze"
-    )
+    page.get_by_role("button", name=search, exact=True).click()
+    page.wait_for_url(f"{address}{home}?q=squeze")
+    expect(page.get_by_role("combobox")).to_have_value("squeze")
+    expect(page.get_by_role("option").first).to_have_attribute("href", f"{address}{home}squeeze/")
 
 
 @needs_chromium
@@ -117,7 +118,7 @@ def test_missing_page_speaks_both_languages_without_javascript(address: str) -> 
 
 def test_sitemap_names_both_languages(root: Path, address: str) -> None:
     names = {"s": "http://www.sitemaps.org/schemas/sitemap/0.9", "x": "http://www.w3.org/1999/xhtml"}
-    expected = {address + path for path in ("", "other/", "zh/", "zh/other/")}
+    expected = {address + path + page for path in ("", "zh/") for page in ("", "other/", "squeeze/")}
     for file in ("sitemap.xml", "zh/sitemap.xml"):
         tree = ElementTree.parse(root / "site" / file)
         assert {found.text for found in tree.findall("s:url/s:loc", names)} == expected
