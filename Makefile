@@ -27,6 +27,9 @@ live: .venv/.site ## Serve one language while you write, rebuilt at each change 
 
 # Two workers, two cores: threads of torch that wait for a core only burn it
 test: export OMP_NUM_THREADS := 1
+# glibc gives what a tensor frees back to the system, and asks for it again: half of the time of large maps
+test: export MALLOC_MMAP_THRESHOLD_ := 268435456
+test: export MALLOC_TRIM_THRESHOLD_ := 1073741824
 test: lint ## Run everything that CI runs
 	@$(PYTEST) -n 2 --dist worksteal
 
