@@ -15,6 +15,7 @@ from mkdocs.utils.meta import get_data
 
 from sitekit import paths, steps, store
 from sitekit.errors import BuildError
+from sitekit.kinds import explores
 from sitekit.pages import page
 from snippets.catalogue import Mechanism, UnknownMechanismError, find
 
@@ -47,7 +48,10 @@ def make_pages(mechanism: Mechanism) -> None:
     Raises:
         BuildError: something is wrong; says file and line.
     """
-    store.refresh([("cost", mechanism.slug), ("diagram", mechanism.slug), ("figure", mechanism.path)])
+    wanted = [("cost", mechanism.slug), ("diagram", mechanism.slug), ("figure", mechanism.path)]
+    if explores(mechanism.path):
+        wanted.append(("exploration", mechanism.path))
+    store.refresh(wanted)
     for file in CONFIGURATIONS:
         config = load_config(str(paths.ROOT / file))
         converter = markdown.Markdown(

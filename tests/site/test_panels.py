@@ -14,16 +14,17 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from torch import Tensor
 
 from figures.attention_domain.channel import senet
+from figures.attention_domain.channel_spatial import cbam
 from figures.attention_domain.spatial import index as spatial
 from figures.attention_domain.spatial import non_local
 from figures.foundations import masks
 from figures.style import Say, english, picture
-from figures.weight_assignment.hard import luong_local
+from figures.weight_assignment.hard import gumbel, luong_local
 from figures.weight_assignment.self_attention import multi_head
 from sitekit import exploration
 from sitekit.errors import BuildError
+from sitekit.hooks.panels import PANEL
 from sitekit.kinds import explorations
-from sitekit.language import LANGUAGES
 from snippets.foundations.masks import causal
 from tests.site.conftest import PHONE
 from tests.site.test_browser import SCHEMES, serious, use
@@ -34,6 +35,8 @@ NON_LOCAL = "attention-domain/spatial/non-local/"
 MULTI_HEAD = "weight-assignment/self-attention/multi-head/"
 MASKS = "foundations/masks/"
 SENET = "attention-domain/channel/senet/"
+CBAM = "attention-domain/channel-spatial/cbam/"
+GUMBEL = "weight-assignment/hard/gumbel/"
 LUONG_LOCAL = "weight-assignment/hard/luong-local/"
 
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
@@ -48,12 +51,16 @@ def test_it_speaks_the_language_of_the_page(path: str) -> None:
     assert (parameter.name, parameter.annotation, parameter.default) == ("say", Say, english)
 
 
-@each_panel
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_it_is_small(site: Path, path: str, language: str) -> None:
-    folder = site / ("" if language == "en" else language)
-    packed = (folder / "assets" / "panels" / f"{path}.bin").read_bytes()
-    assert len(gzip.decompress(packed)) > len(packed) <= exploration.LIMIT
+@pytest.mark.parametrize("folder", ["", "zh"])
+def test_what_a_page_fetches_is_small(site: Path, folder: str) -> None:
+    found: list[str] = []
+    for page in (site / folder).rglob("*.html"):
+        names = PANEL.findall(page.read_text(encoding="utf-8"))
+        packed = [(site / folder / "assets" / "panels" / f"{name}.bin").read_bytes() for name in names]
+        assert all(map(gzip.decompress, packed))
+        assert sum(map(len, packed)) <= exploration.LIMIT, page
+        found += names
+    assert set(found) == set(explorations())
 
 
 def test_one_that_is_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,6 +125,7 @@ def test_an_open_panel_is_sound(page: Page, address: str, name: str, language: s
         assert serious(page, {"runOnly": RULES}) == [], scheme
 
 
+SHARES = "all => all.map(bar => Number(bar.style.getPropertyValue('--share')))"
 COLOURS = """canvas => {
   const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height)
   return [...data]
@@ -257,9 +265,7 @@ def test_rows_and_columns_answer(page: Page, address: str) -> None:
             value = number(said.inner_text().rpartition(" ")[2])
             assert value == pytest.approx(computed[row, column].item(), abs=0.006)
             for bars, line in ((".atlas-above", computed[row]), (".atlas-right", computed[:, column])):
-                shares = panel.locator(f"{bars} > i").evaluate_all(
-                    "all => all.map(bar => Number(bar.style.getPropertyValue('--share')))"
-                )
+                shares = panel.locator(f"{bars} > i").evaluate_all(SHARES)
                 assert shares == pytest.approx((line / computed.max()).tolist(), abs=0.003)
 
 
@@ -296,6 +302,36 @@ def test_gates_pass_what_the_module_passes(page: Page, address: str) -> None:
                 assert written == pytest.approx(gate.item(), rel=0.05)
 
 
+def test_both_gates_pass_what_the_block_passes(page: Page, address: str) -> None:
+    panel = opened(page, address, CBAM)
+    network, pictures = cbam.trained()
+    with torch.no_grad():
+        x = network.stem(pictures[: cbam.COLUMNS])
+        passed, most = network.cbam(x).mean(dim=1), x.mean(dim=1).max()
+    for number_of, choice in enumerate(panel.get_by_role("radio").all()):
+        choice.check()
+        seen = shown(panel.locator("figure").last).square()
+        torch.testing.assert_close(seen, (passed[number_of] / most).double(), atol=2 / 255, rtol=0)
+
+
+def test_a_draw_reads_what_its_weights_say(page: Page, address: str) -> None:
+    panel = opened(page, address, GUMBEL)
+    value = gumbel.Task().value[0]  # (10, 64)
+    temperature, draw = panel.get_by_role("slider").all()
+    for stop, seed in ((0, 0), (10, 3), (17, 7)):
+        temperature.fill(str(stop))
+        draw.fill(str(seed))
+        expect(panel.locator("label output").first).to_have_text(f"{gumbel.STOPS[stop]:.2g}")
+        for chart, read in zip(
+            panel.locator(".atlas-chart").all(), panel.locator("figure").all()[2:], strict=True
+        ):
+            weights = torch.tensor(chart.locator("> span").evaluate_all(SHARES))
+            assert weights.sum().item() == pytest.approx(1, abs=0.02)
+            torch.testing.assert_close(
+                shown(read, "gray").float(), (weights @ value).view(8, 8), atol=0.02, rtol=0
+            )
+
+
 @pytest.mark.parametrize(("centre", "half_width"), [(5, 4), (30, 4), (30, 1)])
 def test_a_dial_turns_a_setting_of_the_module(page: Page, address: str, centre: int, half_width: int) -> None:
     panel = opened(page, address, LUONG_LOCAL)
@@ -307,8 +343,6 @@ def test_a_dial_turns_a_setting_of_the_module(page: Page, address: str, centre: 
     asking = query[:, luong_local.ASKING, :].clone()[:, None]
     asking[..., -1] = query[0, luong_local.LENGTH - 1 - centre, -1]
     computed = luong_local.attention(False, half_width).attention(asking, key)[0, 0].detach()
-    shares = panel.locator(".atlas-chart > span").evaluate_all(
-        "all => all.map(bar => Number(bar.style.getPropertyValue('--share')))"
-    )
+    shares = panel.locator(".atlas-chart > span").evaluate_all(SHARES)
     assert shares == pytest.approx(computed.tolist(), abs=0.003)
     expect(panel.locator("label output").first).to_have_text(f"{centre}.3")
