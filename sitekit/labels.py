@@ -17,6 +17,7 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "parameters": ("Parameters", "参数量"),
     "macs": ("Multiply-adds", "乘加次数"),
     "complexity": ("Complexity", "复杂度"),
+    "more": ("Paper, cost, names", "论文、代价、别名"),
     "aliases": ("Also called", "别名"),
     "evidence": ("Evidence", "依据"),
     "copy": ("Copy {file}", "复制 {file}"),
@@ -147,6 +148,11 @@ WORDS: Mapping[str, tuple[str, str]] = {
         "内存取同时存活的张量字节数之和的最大值，含输入。"
         "指数由对数坐标下的直线拟合得到，N 从 {fitted} 起。重新测量：",
     ),
+    # opening
+    "mechanisms counted": ("{count} mechanisms", "{count} 种机制"),
+    "proofs counted": ("{count} proofs", "{count} 项证明"),
+    "released": ("as of {date}", "截至 {date}"),
+    "licence": ("{name} licence", "{name} 许可证"),
     # matrix
     "none here": ("no mechanism", "无"),
     # comparison

@@ -11,7 +11,10 @@ from snippets.catalogue import CATALOGUE
 
 FONT = "assets/math.woff2"
 STYLE = "assets/stylesheets/atlas.css"
-STYLES = ["palette", "type", "frame", "search", "axes", "parts", "panels", "comparison", "diagram", "print"]
+STYLES = [
+    *("palette", "type", "frame", "search", "axes", "parts"),
+    *("opening", "panels", "comparison", "diagram", "print"),
+]
 """One request."""
 
 

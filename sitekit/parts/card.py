@@ -1,6 +1,6 @@
 """The card under the title of a page: the file, both axes, paper, shapes, evidence, cost, names."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from html import escape
 
 from sitekit import references
@@ -10,7 +10,7 @@ from sitekit.parts import part
 from sitekit.pieces.badges import SECTION, badges
 from sitekit.pieces.elements import code, element, formula, link
 from sitekit.pieces.named import mechanism_named
-from sitekit.pieces.refer import to_overview, to_paper
+from sitekit.pieces.refer import axis, to_overview, to_paper
 from sitekit.results import Results
 from sitekit.store import results
 from snippets.catalogue import Mechanism
@@ -18,18 +18,29 @@ from snippets.catalogue import Mechanism
 FORMULAS = {"parameters", "macs", "complexity", "state"}
 """May be wider than a phone and scroll, by keyboard too."""
 
+FIRST = ("place", "weights", "domain", "shapes", "complexity", "evidence")
+"""What a reader sees at once: the idea is to begin on the first screen of a phone."""
+
 
 @part("card")
 def card(body: str, language: Language) -> str:
-    """Return buttons that take the file, and a description list."""
+    """Return buttons that take the file, what tells the mechanism from others, and folded, the rest."""
     mechanism = mechanism_named(body)
-    items = (
+    items = dict(_items(mechanism, results(mechanism), language))
+    first = {key: items.pop(key) for key in FIRST if key in items}
+    rest = element("summary", escape(language.word("more"))) + _list(items, language)
+    parts = _take(mechanism, language), _list(first, language), element("details", rest, class_="atlas-more")
+    own = {"data_axis": axis(mechanism.domain)} if mechanism.domain else {}
+    return element("div", "".join(parts), class_="atlas-card", data_tree="", **own)
+
+
+def _list(items: Mapping[str, str], language: Language) -> str:
+    pairs = (
         element("dt", escape(language.word(key)))
         + element("dd", content, **({"tabindex": "0"} if key in FORMULAS else {}))
-        for key, content in _items(mechanism, results(mechanism), language)
+        for key, content in items.items()
     )
-    content = _take(mechanism, language) + element("dl", "".join(items))
-    return element("div", content, class_="atlas-card", data_tree="")
+    return element("dl", "".join(pairs))
 
 
 def _take(mechanism: Mechanism, language: Language) -> str:

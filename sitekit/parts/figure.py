@@ -21,7 +21,7 @@ def figure(body: str, language: Language) -> str:
         BuildError: there is no such mechanism or figure.
     """
     name = body.strip()
-    if "/" in name:
+    if "/" in name or name == "index":
         return _labelled(chosen("figure", name, figures()), language.word("figure"), language)
     mechanism = mechanism_named(name)
     if not draws(mechanism.path):

@@ -1,6 +1,8 @@
 """The site in a real Chromium: every page in both languages and colour schemes, and what readers do on it."""
 
 import gzip
+import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -461,6 +463,69 @@ def test_printed_page(page: Page, address: str) -> None:
     assert page.evaluate(after).startswith('" <https://arxiv.org')
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("size", [PHONE, {"width": 1280, "height": 800}], ids=["phone", "desk"])
+def test_home_opens_with_figure_doors_and_counts(
+    page: Page, address: str, language: str, size: ViewportSize
+) -> None:
+    page.set_viewport_size(size)
+    page.goto(address + LANGUAGES[language])
+    for part in (".atlas-figure svg", ".atlas-doors", ".atlas-counts"):
+        expect(page.locator(part)).to_be_in_viewport(ratio=1)
+    expect(page.locator(".atlas-doors a")).to_have_count(3)
+    proofs = json.loads((ROOT / "docs" / "proofs.json").read_text(encoding="utf-8"))
+    counts = page.locator(".atlas-counts").inner_text()
+    assert [int(number) for number in re.findall(r"\d+", counts)[:2]] == [
+        len(CATALOGUE),
+        sum(len(recorded["proofs"]) for recorded in proofs.values()),
+    ]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_idea_begins_on_the_first_screen_of_a_phone(page: Page, address: str, language: str) -> None:
+    page.set_viewport_size(PHONE)
+    page.goto(address + LANGUAGES[language] + MECHANISM)
+    expect(page.locator("#idea + p")).to_be_in_viewport()
+    paper = page.locator(".atlas-card a[href^=http]")
+    expect(paper).to_be_hidden()
+    page.locator(".atlas-more summary").click()
+    expect(paper).to_be_visible()
+
+
+SMALL: ViewportSize = {"width": 360, "height": 740}
+TOO_SMALL = """[...document.querySelectorAll("article :not(svg *, math, math *, sub, sup)")]
+  .filter((part) => part.checkVisibility())
+  .filter((part) => [...part.childNodes].some((node) => node.nodeType === 3 && node.data.trim()))
+  .filter((part) => parseFloat(getComputedStyle(part).fontSize) < 11)
+  .map((part) => part.outerHTML.slice(0, 80))"""
+SIDEWAYS = """[...document.querySelectorAll(".atlas-card, .atlas-opening, .atlas-proofs .atlas-table")]
+  .filter((box) => box.scrollWidth > box.clientWidth + 1).map((box) => box.className)"""
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(
+    "name", ["", MECHANISM, "comparison/", "plug-in-recipes/", "attention-domain/spatial/"]
+)
+def test_small_phones_show_legible_text_and_nothing_sideways(
+    page: Page, address: str, name: str, language: str
+) -> None:
+    page.set_viewport_size(SMALL)
+    page.goto(address + LANGUAGES[language] + name)
+    assert page.evaluate("document.documentElement.scrollWidth") <= SMALL["width"]
+    assert page.evaluate(TOO_SMALL) == []
+    assert page.evaluate(SIDEWAYS) == []
+
+
+def test_a_phone_shows_paper_and_code_below_each_other(page: Page, address: str) -> None:
+    page.set_viewport_size(SMALL)
+    page.goto(address + MECHANISM)
+    row = page.locator("h2#paper ~ .atlas-table tbody tr").first
+    boxes = [cell.bounding_box() for cell in row.locator("> *").all()]
+    assert len(boxes) > 2
+    assert len({box["x"] for box in boxes if box}) == 1
+    assert row.locator("> *").nth(1).get_attribute("data-label")
+
+
 NOTE_SHIFTS = """window.moved = 0
 new PerformanceObserver((list) => { for (const { value } of list.getEntries()) moved += value })
   .observe({ type: "layout-shift", buffered: true })"""
@@ -490,11 +555,12 @@ def test_drawer_shows_the_navigation_while_it_is_open(page: Page, address: str) 
         wait_for(open, lambda: page.evaluate(shown))
 
 
+@pytest.mark.parametrize("name", ["", MECHANISM])
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_first_visit_is_light(context: BrowserContext, address: str, language: str) -> None:
+def test_first_visit_is_light(context: BrowserContext, address: str, language: str, name: str) -> None:
     page = context.new_page()
     responses: list[Response] = []
     page.on("response", lambda response: responses.append(response))
-    page.goto(address + LANGUAGES[language] + MECHANISM, wait_until="networkidle")
+    page.goto(address + LANGUAGES[language] + name, wait_until="networkidle")
     assert sum(len(gzip.compress(r.body())) for r in responses if r.ok) < FIRST_VISIT_LIMIT
     assert not [r.url for r in responses if r.url.endswith(".json")]
