@@ -15,6 +15,7 @@ SHARED = {
     "__main__.py": "Python asks for it",
     "conftest.py": "pytest asks for it",
     "cost.py": "one result: counted, shown as a part",
+    "index.py": "the figure of a folder's first page, named as the page",
     "figure.py": "one result: drawn, shown as a part",
     "growth.py": "one result: measured, drawn, shown as a part",
     "onnx.py": "one result: measured, shown as a part",

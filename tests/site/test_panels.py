@@ -23,7 +23,7 @@ from figures.weight_assignment.hard import gumbel, luong_local
 from figures.weight_assignment.self_attention import multi_head
 from sitekit import exploration
 from sitekit.errors import BuildError
-from sitekit.hooks.panels import PANEL
+from sitekit.hooks.explorations import PANEL
 from sitekit.kinds import explorations
 from snippets.foundations.masks import causal
 from tests.site.conftest import PHONE
