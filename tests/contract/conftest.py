@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
+from sitekit import store
 from snippets.catalogue import CATALOGUE
 from tests.conftest import ROOT
 from tests.contract.exceptions import reasons
@@ -22,6 +24,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             marks = [pytest.mark.xfail(reason=reason, strict=True)] if reason else []
             cases.append(pytest.param(value, id=slug(value), marks=marks))
         metafunc.parametrize(fixture, cases)
+
+
+@pytest.fixture(scope="session")
+def counted(request: pytest.FixtureRequest) -> None:
+    """Count what the tests ask the store for, all in one go; nothing is left to do if the site was built."""
+    items = [item for item in request.session.items if "counted" in getattr(item, "fixturenames", ())]
+    slugs = {found for item in items for found in _about(item)}
+    lock = ROOT / ".sitecache" / "site.lock"
+    lock.parent.mkdir(exist_ok=True)
+    with FileLock(lock):
+        store.refresh((kind, name) for kind in ("block", "cost") for name in slugs)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sitekit import dropin
+from sitekit import dropin, store
 from sitekit.errors import BuildError
 from snippets.catalogue import CATALOGUE
 from tests.contract.walker import slug
@@ -77,10 +77,11 @@ def test_what_is_refused_and_seen() -> None:
     assert dropin.sees_layout(module(Added, 1.0))
 
 
+@pytest.mark.usefixtures("counted")
 def test_every_block_can_be_built_as_its_row_says(name: str) -> None:
     """Maps of any number of channels; the others have nothing to count."""
-    found = dropin.make(slug(name))
-    assert not found or found["parameters"] is None or len(found["macs"]) == len(dropin.SIDES)
+    found = store.drop_in(CATALOGUE[slug(name)])
+    assert not found or found.parameters is None or len(found.macs) == len(dropin.SIDES)
 
 
 def test_a_row_that_builds_nothing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
