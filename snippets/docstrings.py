@@ -1,8 +1,10 @@
 """Code without its docstrings; every other line stays as it is."""
 
 import ast
+from functools import cache
 
 
+@cache
 def docstrings(source: str) -> list[range]:
     """Return the lines of each docstring and the blank lines after it, counted from 0; the file's own first.
 

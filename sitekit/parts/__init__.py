@@ -35,7 +35,8 @@ def make(name: str, body: str, language: Language) -> str:
 
 def again(name: str, body: str, language: Language) -> str:
     """Return a part for the plain copy of a page: as it was made when the page was read, once."""
-    return _made.pop((name, body, language), "") or PARTS[name](body, language)
+    made = _made.pop((name, body, language), None)
+    return PARTS[name](body, language) if made is None else made
 
 
 for file in pkgutil.iter_modules(__path__):
