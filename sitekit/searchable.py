@@ -3,13 +3,17 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import NamedTuple
 
 from mkdocs.structure.pages import Page
 
 from sitekit import pages, paths
+from sitekit.closure import digest
 from sitekit.language import LANGUAGES
+from sitekit.remembered import Remembered
 from snippets.catalogue import CATALOGUE, fold
 
 LEFT_OUT_TAGS = {"svg", "pre", "annotation", "form", "script"}
@@ -34,7 +38,13 @@ class Section(NamedTuple):
     text: str
 
 
-def entry(page: Page) -> dict[str, object]:
+@cache
+def known_sections(language: str) -> Remembered:
+    """Return the sections of pages as the last build of a language has read them."""
+    return Remembered(f"sections-{language}", digest([Path(__file__)]))
+
+
+def entry(page: Page, language: str) -> dict[str, object]:
     """Return what the index holds of a page."""
     return {
         "url": page.url,
@@ -42,7 +52,7 @@ def entry(page: Page) -> dict[str, object]:
         "place": " › ".join([str(section.title) for section in page.ancestors][::-1]),
         "names": names(page),
         "classes": [*classes(page)],
-        "sections": sections(page.content or ""),
+        "sections": known_sections(language).get(sections, page.content or ""),
     }
 
 

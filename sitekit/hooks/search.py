@@ -15,7 +15,8 @@ FILE = "search.json"
 def on_env(env: Environment, config: MkDocsConfig, files: Files) -> Environment:
     """Write it before the pages, whose headings and text are all there."""
     pages = sorted((file.page for file in files.documentation_pages() if file.page), key=order)
-    text = json.dumps([entry(page) for page in pages], ensure_ascii=False, separators=(",", ":"))
+    language = config.mdx_configs["sitekit.markdown.extension"]["language"]
+    text = json.dumps([entry(page, language) for page in pages], ensure_ascii=False, separators=(",", ":"))
     file = Path(config.site_dir, FILE)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8")
