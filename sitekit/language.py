@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from sitekit import paths
 from sitekit.labels import WORDS
 
 
@@ -46,6 +47,6 @@ class Language:
         return f"{self.joiner}{opening}{text}{closing}"
 
 
-ENGLISH = Language("en", 0, ".", ", ", ", ", "; ", ": ", " ", ("(", ")"))
-CHINESE = Language("zh", 1, "。", "，", "、", "；", "：", "", ("（", "）"))
+ENGLISH = Language(paths.LANGUAGES[0], 0, ".", ", ", ", ", "; ", ": ", " ", ("(", ")"))
+CHINESE = Language(paths.LANGUAGES[1], 1, "。", "，", "、", "；", "：", "", ("（", "）"))
 LANGUAGES: Mapping[str, Language] = {language.code: language for language in (ENGLISH, CHINESE)}

@@ -6,7 +6,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from sitekit import fenced
+from sitekit import fenced, paths
 from sitekit.diagram import shapes
 from sitekit.diagram.fold import fold
 from sitekit.diagram.graph import Graph
@@ -31,7 +31,7 @@ def make(slug: str, say: Say) -> str:
         BuildError: as `trace`, or the page describes what did not run.
     """
     ran = shapes.render(_example(slug), say)
-    _, _, body = fenced.body("diagram", CATALOGUE[slug].path, say("en", "zh")).partition("\n")
+    _, _, body = fenced.body("diagram", CATALOGUE[slug].path, say(*paths.LANGUAGES)).partition("\n")
     if not body.strip():
         return ran
     try:

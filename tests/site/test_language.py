@@ -32,7 +32,7 @@ def test_no_other_module_asks_which_language_it_is() -> None:
     asked = [
         f"{file.relative_to(ROOT)}:{node.lineno}: {node.value!r}"
         for file in sorted((ROOT / "sitekit").rglob("*.py"))
-        if file.name != "language.py"
+        if file.name != "paths.py"  # which names their folders
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if isinstance(node, ast.Constant) and node.value in LANGUAGES
     ]

@@ -92,7 +92,7 @@ def test_counts_are_those_of_the_sizes(computed: SmallAtlas) -> None:
             {"cost of senet", "block of senet", "diagram of senet", SENET_FIGURE},
         ),
         (FIGURE, '"channel"', '"unit"', {SENET_FIGURE}),
-        (STYLE, "FIGURE_WIDTH = 6.0", "FIGURE_WIDTH = 7.0", FIGURES),
+        (STYLE, "FIGURE_WIDTH = 4.1", "FIGURE_WIDTH = 7.0", FIGURES),
         (OVERVIEW_FIGURE, "axes.bar", "axes.barh", {OVERVIEWS}),
         (OVERVIEW_DATA, "1.25", "1.5", {OVERVIEWS}),
         (HELPER, "0", "1", {"cost of toy", "block of toy", "diagram of toy", OVERVIEWS}),
