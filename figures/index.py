@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from figures.attention_domain.spatial import index as overview
 from figures.attention_domain.spatial.index import QUERY, SIZE, maps
 from figures.panels import Query
-from figures.style import Say, english, mark, new_figure, picture, show_image, show_weights
+from figures.style import Say, color_bar, english, mark, new_figure, picture, show_image, show_weights
 
 SHOWN = (0, 1, 3, 4, 6, 7, 9, 10)  # of the mechanisms of the overview, those that answer a position
 
@@ -25,6 +25,7 @@ def figure(say: Say = english) -> Figure:
         show_weights(panel, rows[QUERY[0] * SIZE[1] + QUERY[1]].view(SIZE).sqrt(), title)
     for panel in axes:
         mark(panel, *QUERY)
+    color_bar(axes, say, say("root of weight", "权重的平方根"))
     return drawn
 
 

@@ -15,7 +15,7 @@ from sitekit.results import Results
 from sitekit.store import results
 from snippets.catalogue import Mechanism
 
-FORMULAS = {"parameters", "macs", "complexity", "state"}
+WIDE = {"shapes", "attention", "parameters", "macs", "complexity", "state"}
 """May be wider than a phone and scroll, by keyboard too."""
 
 FIRST = ("place", "weights", "domain", "shapes", "complexity", "evidence")
@@ -37,7 +37,7 @@ def card(body: str, language: Language) -> str:
 def _list(items: Mapping[str, str], language: Language) -> str:
     pairs = (
         element("dt", escape(language.word(key)))
-        + element("dd", content, **({"tabindex": "0"} if key in FORMULAS else {}))
+        + element("dd", content, **({"tabindex": "0"} if key in WIDE else {}))
         for key, content in items.items()
     )
     return element("dl", "".join(pairs))

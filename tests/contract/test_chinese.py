@@ -36,7 +36,7 @@ WRONG = {
 
 def written(path: Path) -> str:
     """Return what is read as Chinese: no code, formulas, addresses or syntax; of proofs, the statements."""
-    text = path.read_text()
+    text = re.sub(r"\A---\n.*?\n---\n", "", path.read_text(), flags=re.DOTALL)  # no head of a page
     if path.suffix == ".py":
         text = "\n".join(line.removeprefix("#") for line in text.splitlines() if line.startswith("# "))
     proofs = [body for info, body in fences(text) if info == "proofs"]

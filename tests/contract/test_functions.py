@@ -86,6 +86,7 @@ CALLS: dict[Callable[..., Tensor], tuple[Callable[..., Tensor], tuple[Tensor, ..
 """For each function a call with tensors of distinct sizes, and these tensors; the batch comes first."""
 OTHERS = {
     "gate": "each number by itself",
+    "pool": "one axis, which is given",
     "to_additive": "each number by itself",
     "from_additive": "each number by itself",
     "over": "each number by itself",

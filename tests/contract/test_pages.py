@@ -29,11 +29,15 @@ def prose(text: str) -> str:
 
 
 def code(text: str) -> list[tuple[str, str]]:
-    """Blocks that must be the same in both languages; of those with words, what stands before them."""
-    return [
-        (info, "\n".join(line.split(":")[0] for line in body.splitlines()) if info in WORDED else body)
-        for info, body in fences(text)
-    ]
+    """Blocks that must be the same in both languages, without the words of those that have some."""
+    return [(info, without_words(info, body)) for info, body in fences(text)]
+
+
+def without_words(info: str, body: str) -> str:
+    """What stands before the words of a block, or what they lead to."""
+    if info == "opening":
+        return "\n".join(re.findall(r"\]\(.*?\)", body))
+    return "\n".join(line.split(":")[0] for line in body.splitlines()) if info in WORDED else body
 
 
 COMPARED: dict[str, Callable[[str], list[object]]] = {
