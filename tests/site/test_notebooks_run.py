@@ -1,4 +1,4 @@
-"""The notebooks: plain scripts that run from anywhere, the same code in both languages."""
+"""The notebooks: plain scripts that find `snippets` on the path, the same code in both languages."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ NOTEBOOKS = sorted(file.name for file in (DOCS / "en" / "notebooks").glob("*.py"
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_runs_as_a_script(name: str, tmp_path: Path) -> None:
-    environment = os.environ | {"MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"MPLBACKEND": "agg", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(DOCS.parent)}
     command = [sys.executable, "-W", "ignore:FigureCanvasAgg", str(DOCS / "en" / "notebooks" / name)]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
