@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from sitekit import paths
+from sitekit import fingerprint, paths
 from sitekit.remembered import Remembered
 
 FOLDERS = ("snippets", "figures", "sitekit")
@@ -18,6 +18,7 @@ NEUTRAL = {
     "snippets.catalogue",  # what depends on a row hashes what it takes from that row
 }
 """Imported in many places, but shape no result."""
+NOTHING = fingerprint.computed(ast.Module([], []))
 
 
 def closure(files: Iterable[Path]) -> set[Path]:
@@ -63,7 +64,8 @@ def _read(name: str, modified: int) -> tuple[str, tuple[str, ...]]:
 @cache
 def _known() -> Remembered:
     """Return what the last build has read from files, by their content."""
-    return Remembered("closure", (Path(__file__).read_bytes(), sys.version_info[:2]))
+    code = [Path(file).read_bytes() for file in (__file__, fingerprint.__file__)]
+    return Remembered("closure", (code, sys.version_info[:2]))
 
 
 def _parse(source: bytes) -> tuple[str, tuple[str, ...]]:
@@ -78,8 +80,7 @@ def _parse(source: bytes) -> tuple[str, tuple[str, ...]]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             modules.add(node.module)
             modules.update(f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, False):
-            del node.body[0]
-    code = hashlib.sha256(ast.dump(tree).encode()).hexdigest() if tree.body else ""
+    computed = fingerprint.computed(tree)
+    code = "" if computed == NOTHING else hashlib.sha256(computed.encode()).hexdigest()
     ours = sorted(name for name in modules - NEUTRAL if name.split(".")[0] in FOLDERS)
     return code, tuple(ours)
