@@ -5,7 +5,7 @@ from mkdocs.structure.files import Files
 from mkdocs.structure.pages import Page
 
 from sitekit import pages
-from sitekit.language import LANGUAGES
+from sitekit.hooks.common import language_of
 from sitekit.pieces.refer import axis
 from snippets.catalogue import CATALOGUE, Domain, Mechanism, Weights
 
@@ -14,7 +14,7 @@ VALUES = (*Weights, *Domain)
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Let the theme name each sign."""
-    language = LANGUAGES[config.mdx_configs["sitekit.markdown.extension"]["language"]]
+    language = language_of(config)
     config.extra["status"] = {axis(value): language.word(value) for value in VALUES}
     return config
 

@@ -2,14 +2,13 @@
 
 import re
 from base64 import b64decode
-from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.nav import Navigation
 from mkdocs.structure.pages import Page
 from mkdocs.utils.templates import TemplateContext
 
-from sitekit.language import LANGUAGES
+from sitekit.hooks.common import language_of, write
 from sitekit.store import exploration
 
 PANEL = re.compile(r'class="atlas-panel"[^>]* data-source="([^"]*)"')
@@ -18,9 +17,7 @@ PANEL = re.compile(r'class="atlas-panel"[^>]* data-source="([^"]*)"')
 def on_page_context(
     context: TemplateContext, page: Page, config: MkDocsConfig, nav: Navigation
 ) -> TemplateContext:
-    language = LANGUAGES[config.mdx_configs["sitekit.markdown.extension"]["language"]]
     for path in PANEL.findall(page.content or ""):
-        file = Path(config.site_dir, f"assets/panels/{path}.bin")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(b64decode(exploration(path, language)["file"]))
+        packed = b64decode(exploration(path, language_of(config))["file"])
+        write(f"assets/panels/{path}.bin", packed, config)
     return context

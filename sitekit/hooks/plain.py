@@ -1,6 +1,5 @@
 """Writes each page as plain Markdown at the path of its source, and llms.txt, which lists them all."""
 
-from pathlib import Path
 from urllib.parse import urljoin
 
 from jinja2 import Environment
@@ -10,7 +9,7 @@ from mkdocs.structure.nav import Navigation
 from mkdocs.structure.pages import Page
 from mkdocs.utils.templates import TemplateContext
 
-from sitekit.language import LANGUAGES
+from sitekit.hooks.common import language_of, write
 from sitekit.plain.absolute import addressed, linked
 from sitekit.plain.overview import overview
 from sitekit.plain.page import plain, plain_name
@@ -26,7 +25,7 @@ def on_page_context(
     context: TemplateContext, page: Page, config: MkDocsConfig, nav: Navigation
 ) -> TemplateContext:
     """Write while pages are built: then all of them have been read and found without mistakes."""
-    language = LANGUAGES[config.mdx_configs["sitekit.markdown.extension"]["language"]]
+    language = language_of(config)
     name = plain_name(page.file.src_uri)
     text = plain(page.markdown or "", name, language)
     if config.extra["address"]:
@@ -40,6 +39,4 @@ def on_page_context(
 def _write(name: str, text: str, config: MkDocsConfig) -> None:
     if config.extra["address"]:
         text = linked(text, urljoin(config.site_url or "", name))
-    file = Path(config.site_dir, name)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding="utf-8")
+    write(name, text.encode(), config)
