@@ -12,6 +12,8 @@ from sybil import Example, Sybil
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser
 
+import tests.without_torchvision  # noqa: F401
+
 DOCS = Path(__file__).parent
 SNIPPETS = DOCS.parent / "snippets"
 collect_ignore_glob = ["*/notebooks/*"]

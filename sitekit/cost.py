@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from types import ModuleType
@@ -76,17 +77,31 @@ def kept(module: ModuleType, sizes: Sizes) -> tuple[Fraction, Fraction] | None:
 
     Returns the count per token and the one per sequence; None without `step`.
     """
-    block, (x, *_) = module.example(**sizes)
+    block, inputs = module.example(**sizes)
     if not hasattr(block, "step"):
         return None
-    state, counts = None, []
+    counts = []
     with torch.no_grad():
+        x, state = decoding(block, inputs)
         for _ in range(2):
             _, state = block.step(x, state)
             counts.append(sum(part.numel() for part in tensors(state) if part.is_floating_point()))
     samples, tokens, *_ = x.shape
     grown = counts[1] - counts[0]
     return Fraction(grown, samples * tokens), Fraction(counts[0] - grown, samples)
+
+
+def decoding(block: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, Any]:
+    """Return the tokens that `step` reads, and the state that it starts from.
+
+    Without a source that is None. A block that reads one has `start`, which takes it under the names that it
+    has in `forward`.
+    """
+    named = dict(zip(inspect.signature(block.forward).parameters, inputs, strict=False))
+    source = inspect.signature(block.start).parameters if hasattr(block, "start") else ()
+    state = block.start(**{name: named.pop(name) for name in source if name in named}) if source else None
+    (x,) = named.values()
+    return x, state
 
 
 def rows(mechanism: Mechanism, module: ModuleType) -> tuple[CostRow, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+import tests.without_torchvision  # noqa: F401
 from sitekit.fingerprint import fingerprint
 from snippets.catalogue import CATALOGUE
 from tests.measure import Figure, Measured, summary

@@ -1,4 +1,7 @@
-"""Runs every test that asks for `name` once for each mechanism, for `case` also for each of its variants."""
+"""Runs every test that asks for `name` once for each mechanism, for `case` also for each of its variants.
+
+`reader` stands for those of them that have `step`.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,11 +13,11 @@ from sitekit import store
 from snippets.catalogue import CATALOGUE
 from tests.conftest import ROOT
 from tests.contract.exceptions import reasons
-from tests.contract.walker import CASES, MODULES, slug
+from tests.contract.walker import CASES, MODULES, READERS, slug
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    for fixture, values in (("name", MODULES), ("case", CASES)):
+    for fixture, values in (("name", MODULES), ("case", CASES), ("reader", READERS)):
         if fixture not in metafunc.fixturenames:
             continue
         excepted = reasons(metafunc.function.__name__)
@@ -51,7 +54,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _about(item: pytest.Item) -> Iterator[str]:
     """Yield the slugs of the mechanisms that a test of the contract is about."""
     parameters: dict[str, Any] = item.callspec.params if hasattr(item, "callspec") else {}
-    for key in ("name", "case", "slug"):
+    for key in ("name", "case", "reader", "slug"):
         if key in parameters:
             yield slug(parameters[key]).partition(":")[0]
     if "page" in parameters:

@@ -30,6 +30,7 @@ RULES = {
     "broadcast": f"{THING} must have (three|four|at most {{}}|{{}}) dimensions that broadcast to "
     rf"({AXES} =|\w+) {{}}(; .+)?",
     "dtype": f"{NAME} must be (bool|integer|float32|floating-point)(, .+| in .+)?, not {{}}([;,] .+)?",
+    "state": r"state( (?:\w+|{}))?( {})?( of {})? must be .+",
     "contents": f"{NAME}( {{}})? must hold .+",
 }
 """What an error says, by the rule that is broken; `{}` stands for what is filled in, and for each number."""

@@ -9,6 +9,7 @@ import inspect
 import pkgutil
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +62,20 @@ CASES = [
     for module in MODULES
     for case in (module, *(f"{module}:{variant}" for variant in getattr(load(module), "variants", dict)()))
 ]
+
+
+def reads_on(case: str) -> bool:
+    """Whether `step` can read what the case is called with: tokens, a source if there is `start`, no mask."""
+    module: Any
+    module, inputs = build(case)
+    if not hasattr(module, "step"):
+        return False
+    source = inspect.signature(module.start).parameters if hasattr(module, "start") else ()
+    taken = list(inspect.signature(module.forward).parameters)[: len(inputs)]
+    return len([name for name in taken if name not in source]) == 1
+
+
+READERS = [case for case in CASES if reads_on(case)]
 
 
 def slug(case: str) -> str:
