@@ -431,6 +431,22 @@ def test_comparison_fits_and_keeps_its_header_in_sight(page: Page, address: str,
         expect(page.locator("th[data-key=macs]")).to_be_in_viewport()
 
 
+TABLES = [
+    page.relative_to(ROOT / "docs" / "en").with_suffix("").as_posix()
+    for page in (ROOT / "docs" / "en").rglob("*.md")
+    if re.search(r"^```(members|blocks)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_tables_of_the_overviews_fit_a_desk(page: Page, address: str, language: str) -> None:
+    page.set_viewport_size(DESK)
+    assert len(TABLES) > 9
+    for name in TABLES:
+        page.goto(address + LANGUAGES[language] + url(name))
+        assert page.evaluate(WIDER_THAN_ITS_BOX) == 0, name
+
+
 def test_a_phone_shows_names_and_the_figure_that_is_chosen(page: Page, address: str) -> None:
     page.set_viewport_size(PHONE)
     page.goto(address + "comparison/")
