@@ -1,7 +1,6 @@
 """The fused kernel of torch, written out, so that its steps can be shown: scores, mask, softmax, sum."""
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,9 +14,11 @@ def scaled_dot_product_attention(
     dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
-    **options: Any,
+    enable_gqa: bool = False,
 ) -> Tensor:
     """Return what the kernel of this name returns, dropout aside."""
+    if enable_gqa:
+        key, value = (shared(heads, query.shape[-3]) for heads in (key, value))
     scores = query @ key.mT
     factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     scaled = scores if factor == 1 else scores * factor
@@ -32,3 +33,8 @@ def scaled_dot_product_attention(
 def summed(weights: Tensor, value: Tensor) -> Tensor:
     """Return the values, weighted and summed."""
     return weights @ value
+
+
+def shared(kept: Tensor, heads: int) -> Tensor:
+    """Return keys or values once for each query head that reads them."""
+    return kept.repeat_interleave(heads // kept.shape[-3], dim=-3)

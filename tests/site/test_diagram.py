@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sitekit.diagram import trace
+from sitekit.diagram import opened, trace
 from sitekit.diagram.fold import fold
 from sitekit.diagram.geometry import Rect
 from sitekit.diagram.graph import Graph, Lane, Step
@@ -189,6 +189,15 @@ def test_a_kernel_without_a_scale_is_not_called_scaled() -> None:
     graph = heads(Unscaled)
     assert names(graph) == ["g and f"]
     assert labels(graph, lane=0) == ["dot-product attention"]
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_a_kernel_written_out_returns_what_it_returns(kv_heads: int, is_causal: bool) -> None:
+    query, (key, value) = torch.randn(2, 4, 5, 6), torch.randn(2, 2, kv_heads, 5, 6)
+    options = {"is_causal": is_causal, "enable_gqa": kv_heads < 4}
+    expected = F.scaled_dot_product_attention(query, key, value, **options)
+    torch.testing.assert_close(opened.scaled_dot_product_attention(query, key, value, **options), expected)
 
 
 def test_weights_that_forward_computes_itself_are_found_by_value() -> None:

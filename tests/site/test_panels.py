@@ -20,7 +20,7 @@ from figures.attention_domain.spatial import non_local
 from figures.foundations import masks
 from figures.style import Say, english, picture
 from figures.weight_assignment.hard import gumbel, luong_local
-from figures.weight_assignment.self_attention import multi_head
+from figures.weight_assignment.self_attention import grouped_query, multi_head
 from sitekit import exploration
 from sitekit.errors import BuildError
 from sitekit.hooks.explorations import PANEL
@@ -37,6 +37,7 @@ MASKS = "foundations/masks/"
 SENET = "attention-domain/channel/senet/"
 CBAM = "attention-domain/channel-spatial/cbam/"
 GUMBEL = "weight-assignment/hard/gumbel/"
+GROUPED_QUERY = "weight-assignment/self-attention/grouped-query/"
 LUONG_LOCAL = "weight-assignment/hard/luong-local/"
 
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
@@ -346,3 +347,16 @@ def test_a_dial_turns_a_setting_of_the_module(page: Page, address: str, centre: 
     shares = panel.locator(".atlas-chart > span").evaluate_all(SHARES)
     assert shares == pytest.approx(computed.tolist(), abs=0.003)
     expect(panel.locator("label output").first).to_have_text(f"{centre}.3")
+
+
+@pytest.mark.parametrize(("stop", "kv_heads"), [(0, 4), (1, 2), (2, 1)])
+def test_a_dial_pools_the_heads_of_the_module(page: Page, address: str, stop: int, kv_heads: int) -> None:
+    panel = opened(page, address, GROUPED_QUERY)
+    count, differ = panel.get_by_role("slider").all()
+    count.fill(str(stop))
+    expect(panel.locator("label output").first).to_have_text(str(kv_heads))
+    for place, share in enumerate(grouped_query.SHARES):
+        differ.fill(str(place))
+        fields = panel.locator("figure").all()
+        for field, computed in zip(fields, grouped_query.maps(share, kv_heads), strict=True):
+            torch.testing.assert_close(shown(field), computed.double(), atol=1.01 / 255, rtol=0)

@@ -71,6 +71,7 @@ NAMES = {
     "self_attention": ("SDPA", "intra-attenton", "自注意力"),
     "multi_head": ("MHA", "mutli-head", "多头注意力"),
     "transformer": ("pre-norm", "transfomer", "编码器-解码器注意力"),
+    "grouped_query": ("GQA", "multi-qurey attention", "分组查询注意力"),
     "senet": ("SE", "squeez-and-excitation", "挤压与激励"),
     "eca": ("ECA", "effcient channel attention", "高效通道注意力"),
     "srm": ("SRM", "stlye pooling", "风格重标定"),
