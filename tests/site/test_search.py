@@ -16,6 +16,7 @@ COORDINATE = "attention-domain/channel-spatial/coordinate/"
 CBAM = "attention-domain/channel-spatial/cbam/"
 SELF = "weight-assignment/self-attention/self-attention/"
 MULTI_HEAD = "weight-assignment/self-attention/multi-head/"
+CROSS_ATTENTION = "weight-assignment/soft/cross-attention/"
 TRANSFORMER = "weight-assignment/self-attention/transformer/"
 CRISS_CROSS = "attention-domain/spatial/criss-cross/"
 
@@ -28,9 +29,10 @@ TYPED = {
     "SE注意力": SENET,
     "squeze": SENET,
     "squeeze": SENET,
-    "cross attention": TRANSFORMER,
-    "交叉注意力": TRANSFORMER,
-    "encoder decoder attention": TRANSFORMER,
+    "cross attention": CROSS_ATTENTION,
+    "交叉注意力": CROSS_ATTENTION,
+    "encoder decoder attention": CROSS_ATTENTION,
+    "cross-attention layer": CROSS_ATTENTION,
     "spatial attention": "attention-domain/spatial/",
     "空间注意力": "attention-domain/spatial/",
     "channel attention": "attention-domain/channel/",
@@ -66,11 +68,12 @@ NAMES = {
     "luong_global": ("Luong attention", "multiplicatve attention", "乘性注意力"),
     "luong_local": ("local-p", "predictve alignment", "局部注意力"),
     "key_value": ("KV attention", "key-vlaue attention", "键值注意力"),
+    "cross_attention": ("gated cross-attention", "cross atention", "编码器-解码器注意力"),
     "gumbel": ("ST-Gumbel", "gumble", "直通估计"),
     "structured": ("structured", "self-attentve pooling", "结构化自注意力"),
     "self_attention": ("SDPA", "intra-attenton", "自注意力"),
     "multi_head": ("MHA", "mutli-head", "多头注意力"),
-    "transformer": ("pre-norm", "transfomer", "编码器-解码器注意力"),
+    "transformer": ("pre-norm", "transfomer", "编码器与解码器"),
     "grouped_query": ("GQA", "multi-qurey attention", "分组查询注意力"),
     "senet": ("SE", "squeez-and-excitation", "挤压与激励"),
     "eca": ("ECA", "effcient channel attention", "高效通道注意力"),
