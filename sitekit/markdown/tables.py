@@ -27,7 +27,7 @@ class Tables(Treeprocessor):  # type: ignore[misc]
 
 
 def _label(table: Element) -> None:
-    names = ["".join(cell.itertext()).strip() for cell in table.iter("th")]
+    names = ["".join(cell.itertext()).strip() for cell in table.iterfind("thead/tr[1]/*")]
     for row in table.iterfind("tbody/tr"):
         for name, cell in zip(names, row, strict=False):
             cell.set("data-label", name)

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 from sitekit.language import Language
 from sitekit.parts import part
 from sitekit.parts.onnx import note
-from sitekit.pieces.controls import fields
+from sitekit.pieces.controls import FREE, fields
 from sitekit.pieces.elements import block_formula, element, link, table
 from sitekit.pieces.named import mechanism_named
 from sitekit.pieces.numbers import counted
@@ -46,7 +46,7 @@ def _rows(mechanism: Mechanism, found: Results, language: Language) -> list[list
 
 def _comparison(mechanism: Mechanism, at: Mapping[str, int]) -> str:
     """Return the row of the mechanism among all others, computed with these sizes."""
-    query = urlencode({field: at[symbol] for symbol, field in fields(at).items()})
+    query = urlencode({field: at[symbol] for symbol, field in fields(at).items() if field != FREE})
     return f"/comparison.md?{query}#{mechanism.slug}"
 
 

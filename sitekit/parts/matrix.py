@@ -39,7 +39,7 @@ def _cell(weights: Weights, domain: Domain, language: Language) -> str:
     found = [row for row in CATALOGUE.values() if (row.weights, row.domain) == (weights, domain)]
     if not found:
         return element("td", "–", class_="atlas-empty", aria_label=language.word("none here"))
-    return element("td", element("div", _lists(found, language)), data_label=language.word(weights))
+    return element("td", element("div", _lists(found, language)))
 
 
 def _foundations(language: Language) -> str:

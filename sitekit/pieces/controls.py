@@ -12,7 +12,7 @@ from sitekit.language import Language
 from sitekit.pieces.elements import element
 
 _FIELDS = ("B", "C", "H = W", "T = S", "D = E = d", "heads", "r")
-_FREE = "r"  # differs between mechanisms: each keeps its own until the reader sets one
+FREE = "r"  # differs between mechanisms: each keeps its own until the reader sets one
 
 
 def filters(lists: Mapping[str, Mapping[str, str]], count: int, language: Language) -> str:
@@ -92,7 +92,7 @@ def _list(key: str, names: Mapping[str, str], language: Language) -> str:
 
 
 def _size(field: str, values: Counter[int]) -> str:
-    value = "" if field == _FREE else str(values.most_common(1)[0][0])
+    value = "" if field == FREE else str(values.most_common(1)[0][0])
     attributes = {"type": "number", "min": "1", "max": "1000000", "step": "1", "inputmode": "numeric"}
     return _label(field, element("input", name=field, value=value, **attributes))
 

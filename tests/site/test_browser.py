@@ -390,6 +390,7 @@ def test_costs_lead_to_the_comparison_at_their_sizes(page: Page, address: str) -
     wait_for(["8,464", "8,192", "B = 1, C = 256, H = W = 14"], lambda: cells(page, "senet"))
     page.get_by_role("form", name="Choose sizes:").get_by_label("r", exact=True).fill("8")
     wait_for("16,672", lambda: cells(page, "senet")[0])
+    assert "&=" not in page.url
     page.reload()
     wait_for("16,672", lambda: cells(page, "senet")[0])
 
@@ -495,6 +496,20 @@ def test_home_opens_with_figure_doors_and_counts(
         len(CATALOGUE),
         sum(len(recorded["proofs"]) for recorded in proofs.values()),
     ]
+
+
+LABELLED = """[...document.querySelectorAll(".atlas-matrix td li")].map((item) => {
+  const cell = item.closest("td")
+  return [item.querySelector("a").getAttribute("href").split("/").at(-2), getComputedStyle(cell, "::before").content]
+})"""
+
+
+def test_a_phone_shows_each_mechanism_of_the_map_below_its_weights(page: Page, address: str) -> None:
+    page.set_viewport_size(PHONE)
+    page.goto(address)
+    shown = dict(page.evaluate(LABELLED))
+    rows = [row for row in CATALOGUE.values() if row.weights]
+    assert shown == {row.slug.replace("_", "-"): f'"{row.weights}"' for row in rows}
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -139,7 +139,7 @@ def test_every_link_of_every_part_leads_somewhere(site: SmallAtlas, prefix: str)
 
 def test_cost(site: SmallAtlas) -> None:
     cost = part(site, "cost")
-    assert links(cost)[-1][1] == "../../comparison/?B=1&C=512&H+%3D+W=28&r=16#senet"
+    assert links(cost)[-1][1] == "../../comparison/?B=1&C=512&H+%3D+W=28#senet"
     head, *rows = table(cost)
     assert head == ["Sizes", "Parameters", "Multiply-adds", "Attention weights"]
     assert rows[0] == ["B = 2, C = 64, H = 14, W = 10 (example)", "580", "1,024", "128"]

@@ -62,7 +62,7 @@ for (const part of document.querySelectorAll(".atlas-comparison")) {
 
   // The address brings sizes, from a table of costs or from another reader, and keeps those that are chosen
   const keep = () => {
-    const set = [...form.elements].filter((input) => input.value !== input.defaultValue)
+    const set = [...form.elements].filter((input) => input.name && input.value !== input.defaultValue)
     const query = new URLSearchParams(set.map((input) => [input.name, input.value]))
     history.replaceState(null, "", `${location.pathname}${set.length ? `?${query}` : ""}${location.hash}`)
   }
