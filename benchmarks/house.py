@@ -7,7 +7,9 @@ a `.venv` of its own uses the Python that runs this.
 import argparse
 import contextlib
 import http.client
+import itertools
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -36,6 +38,7 @@ CACHES = (".sitecache", "site", ".cache", ".pytest_cache", ".mypy_cache", ".ruff
 BROWSERS = ("chromium-headless-shell", "chromium", "google-chrome", "chromium-browser")
 SLOWED, WIDTH = 4, 412  # times, pixels
 PATIENCE = 1800  # seconds
+NUMBERS = itertools.count(128, 64)  # of channels, too
 Measure = Callable[["House"], dict[str, float]]
 
 
@@ -121,16 +124,39 @@ def log(house: House) -> str:
     return (house.root / "live.log").read_text()[-3000:]
 
 
-def save(house: House, what: str, file: str, line: str) -> dict[str, float]:
-    """Add a line to a file; return the seconds until the page shows it."""
-    mark = f"mark{time.time_ns()}"
-    start = time.perf_counter()
-    with (house.root / file).open("a", encoding="utf-8") as text:
-        text.write(line.format(mark))
-    wait_for(house, PAGE, mark)
-    taken = time.perf_counter() - start
-    time.sleep(2)  # a server may still be busy
-    return {what: taken}
+@dataclass(frozen=True)
+class Save:
+    """A change of a file, and what the page then shows; `{}` is a number, another each time."""
+
+    name: str
+    file: str
+    old: str  # a regular expression
+    new: str
+    shown: str
+    rest: float  # seconds that a server may still be busy
+
+    def measure(self, house: House) -> dict[str, float]:
+        """Return the seconds until the page shows it."""
+        number = next(NUMBERS)
+        file = house.root / self.file
+        text, count = re.subn(self.old, self.new.format(number), file.read_text(encoding="utf-8"), count=1)
+        assert count, f"{self.file} has no {self.old}"
+        start = time.perf_counter()
+        file.write_text(text, encoding="utf-8")
+        wait_for(house, PAGE, self.shown.format(number))
+        taken = time.perf_counter() - start
+        time.sleep(self.rest)
+        return {self.name: taken}
+
+
+def saves(language: str) -> list[Save]:
+    """A page, the code of a snippet, and what running it yields."""
+    page = f"docs/{language}/{PAGE}.md"
+    return [
+        Save("save a page", page, r"\Z", "\nmark{}\n", "mark{}", rest=2),
+        Save("save a snippet: its code", SNIPPET, r"\Z", "\nMARK = 'mark{}'\n", "mark{}", rest=15),
+        Save("save a snippet: its cost", SNIPPET, r"C: int = \d+", "C: int = {}", "C = {}", rest=15),
+    ]
 
 
 def warm(house: House) -> dict[str, float]:
@@ -224,7 +250,7 @@ def main() -> None:
     chromium = next(filter(None, map(shutil.which, BROWSERS)), None)
     with TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         houses = [House.copy(ROOT, Path(folder, "ours")), House.copy(options.other, Path(folder, "theirs"))]
-        kinds = 4 + options.cold + options.test
+        kinds = 5 + options.cold + options.test
         bar = stack.enter_context(tqdm(total=2 * options.rounds * kinds, unit="measurement"))
         tqdm.write("| what | ours, s | theirs, s | ours / theirs (quartiles) |\n|---|---|---|---|")
         turns = partial(alternate, houses=houses, rounds=options.rounds, report=bar.update)
@@ -239,9 +265,8 @@ def main() -> None:
         with contextlib.ExitStack() as servers:
             for index, house in enumerate(houses):
                 servers.enter_context(live(house, options.language, options.port + index))
-            page = f"docs/{options.language}/{PAGE}.md"
-            for what, file, line in (("a page", page, "\n{}\n"), ("a snippet", SNIPPET, "\nMARK = '{}'\n")):
-                turns(partial(save, what=f"save {what}", file=file, line=line))
+            for change in saves(options.language):
+                turns(change.measure)
         for wanted, measure in ((options.cold, cold), (options.test, tests)):
             if wanted:
                 turns(measure)

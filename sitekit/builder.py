@@ -1,7 +1,7 @@
 """Builds one language again and again, a child of sitekit.live: `python -m sitekit.builder en FOLDER URL`.
 
 Each line of input lists the files that have changed, as JSON; each is answered with the folder of the site,
-or with an empty line if there is none yet.
+or with an empty line if a mistake has stopped its build.
 """
 
 import importlib

@@ -60,6 +60,12 @@ def check() -> None:
     file.unlink(missing_ok=True)
 
 
+def files() -> list[Path]:
+    """Return every file of a result that is kept."""
+    found = _folder().rglob("*.json")
+    return [file for file in found if file.parent.name != "remembered"]
+
+
 def keep_only(current: Iterable[tuple[str, str]]) -> None:
     """Remove all but these kinds and names, and what builds that were cut off have not finished."""
     kept = {_file(kind, name) for kind, name in current}

@@ -1,8 +1,9 @@
 """Serves one language while you write: `python -m sitekit.live en 8000`.
 
 sitekit.builder builds in a process of its own. It keeps the site in memory, so that a changed page is the
-work of one page; when code changes that it has imported, it starts anew. Browsers ask for /.live, which is
-answered when there is something new.
+work of one page; when code changes that it has imported, it starts anew. What running changed code yields is
+made meanwhile by sitekit.maker; a new result is a change like any other, and until then pages show the old
+one. Browsers ask for /.live, which is answered when there is something new.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import parse_qs, urlsplit
 
-from sitekit import serve
+from sitekit import entries, serve
 from sitekit.language import LANGUAGES
 from sitekit.paths import ROOT
 
@@ -91,7 +92,7 @@ class Builder:
         )
 
     def build(self, changed: set[Path]) -> str:
-        """Return the folder of the site after these files have changed, empty if there is none."""
+        """Return the folder of the site after these files have changed, empty if it was not built."""
         assert self._process.stdin
         assert self._process.stdout
         with contextlib.suppress(BrokenPipeError):  # ended with a mistake in what it imports
@@ -109,10 +110,29 @@ class Builder:
         self._process.wait()
 
 
+class Maker:
+    """sitekit.maker in a process of its own, one at a time."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Make what is stale now; what was in the making would be of older code."""
+        self.end()
+        command = [sys.executable, "-m", "sitekit.maker"]
+        self._process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+
+    def end(self) -> None:
+        """Stop it."""
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+
+
 def files(language: str) -> Seen:
     """Return time and size of every file that a site is made from."""
     folders = [ROOT / name for name in WATCHED] + [ROOT / "docs" / language]
-    found = [*ROOT.glob("mkdocs*.yml"), *ROOT.glob("docs/*.*")]
+    found = [*ROOT.glob("mkdocs*.yml"), *ROOT.glob("docs/*.*"), *entries.files()]
     for folder in folders:
         for path, _, names in os.walk(folder):
             found += [Path(path, name) for name in names if not path.endswith("__pycache__")]
@@ -129,7 +149,7 @@ def files(language: str) -> Seen:
 def watch(language: str, site: Site, folder: Path, url: str) -> None:
     """Build at each change, for ever."""
     arguments = language, str(folder), url
-    builder, seen = Builder(*arguments), files(language)
+    builder, maker, seen = Builder(*arguments), Maker(), files(language)
     changed: set[Path] = set()
     try:
         while True:
@@ -138,9 +158,12 @@ def watch(language: str, site: Site, folder: Path, url: str) -> None:
                 builder = Builder(*arguments)
             if built := builder.build(changed):
                 site.show(built)
+                if not changed.issubset(entries.files()):
+                    maker.start()
             seen, changed = change(language, seen)
     finally:
         builder.end()
+        maker.end()
 
 
 def change(language: str, seen: Seen) -> tuple[Seen, set[Path]]:

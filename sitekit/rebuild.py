@@ -16,7 +16,7 @@ from mkdocs.structure.files import Files
 from mkdocs.structure.nav import Navigation
 from mkdocs.structure.pages import Page
 
-from sitekit import store
+from sitekit import entries, store
 from sitekit.errors import explain
 from sitekit.hooks.assets import STYLE, style_sheet
 from sitekit.language import LANGUAGES
@@ -77,7 +77,7 @@ class Kept(BasePlugin):  # type: ignore[type-arg, no-untyped-call]
 
 
 class Rebuild:
-    """One language as it was built last; `folder` is where, None if it never was."""
+    """One language as it was built last."""
 
     def __init__(self, language: str, folder: Path, url: str) -> None:
         first = language == next(iter(LANGUAGES))
@@ -88,10 +88,15 @@ class Rebuild:
         self._built: tuple[MkDocsConfig, Kept] | None = None
         self._openings: dict[str, object] = {}
         self._behind: set[str] = set()  # pages with a mistake, to be tried again
-        self.folder: Path | None = None
+        self._folder: Path | None = None
         handler = logging.StreamHandler(sys.stderr)
         handler.addFilter(lambda record: not record.getMessage().startswith("Error "))  # raised as well
         logging.getLogger("mkdocs").addHandler(handler)
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the site is; None if a mistake has stopped its last build."""
+        return self._folder if self._built else None
 
     def update(self, changed: set[Path]) -> Iterator[str]:
         """Bring the site up to date; yield what is wrong, and at the end what was done."""
@@ -117,7 +122,7 @@ class Rebuild:
         config.extra["translations"] = {}
         config.plugins["sitekit.rebuild"] = kept = Kept()
         build(config)
-        old, self.folder, self._built, self._behind = self.folder, folder, (config, kept), set()
+        old, self._folder, self._built, self._behind = self._folder, folder, (config, kept), set()
         self._openings = {uri: kept.opening(uri) for uri in kept.shows}
         if old:
             shutil.rmtree(old, ignore_errors=True)
@@ -128,8 +133,9 @@ class Rebuild:
             return None
         sources = {Path(file.abs_src_path): file for file in kept.files if file.abs_src_path}
         code = {file for file in changed if any(file.is_relative_to(folder) for folder in CODE)}
+        made = changed.intersection(entries.files())
         pages = set(self._behind)
-        for path in changed - code:
+        for path in changed - code - made:
             if path.is_relative_to(ROOT / "styles"):
                 sheet = kept.files.src_uris[STYLE]
                 sheet.content_string = style_sheet()
@@ -142,12 +148,16 @@ class Rebuild:
                 sources[path].copy_file()
         for path in code & sources.keys():
             sources[path].copy_file()
-        if any(path.suffix != ".md" for path in changed):
-            results, names = store.refresh(), [path.relative_to(ROOT).as_posix() for path in code]
-            for uri, shown in kept.shows.items():
-                text = kept.page(uri).markdown or ""
-                if shown & results or any(name in text for name in names):
-                    pages.add(uri)
+        if all(path.suffix == ".md" for path in changed):
+            return pages
+        results, stale = store.look(store.current())
+        names = [path.relative_to(ROOT).as_posix() for path in code]
+        for uri, shown in kept.shows.items():
+            text = kept.page(uri).markdown or ""
+            if shown & results or any(name in text for name in names):
+                pages.add(uri)
+            if any(kind == "notebook" for kind, _ in shown & stale.keys()):
+                pages.discard(uri)  # outputs belong to their cells
         return pages
 
     def _rebuild(self, pages: set[str]) -> Iterator[str]:

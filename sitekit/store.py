@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from sitekit import entries, paths
@@ -17,10 +17,13 @@ from sitekit.language import Language
 from sitekit.results import DropIn, Results, from_json
 from snippets.catalogue import Mechanism
 
-asked: set[tuple[str, str]] = set()
-"""Kind and name of what was asked for: sitekit.builder puts a set of its own here for each page."""
+Name = tuple[str, str]
+"""Kind and name of a result."""
 
-_known: dict[tuple[str, str], tuple[str, Any]] = {}  # by kind and name: key and outcome in this process
+asked: set[Name] = set()
+"""What was asked for: sitekit.builder puts a set of its own here for each page."""
+
+_known: dict[Name, tuple[str, Any]] = {}  # key and outcome in this process
 
 
 def results(mechanism: Mechanism) -> Results:
@@ -87,40 +90,63 @@ def ask(kind: str, name: str) -> Any:
     return outcome
 
 
-def refresh(wanted: Iterable[tuple[str, str]] | None = None) -> set[tuple[str, str]]:
+def refresh(wanted: Iterable[Name] | None = None) -> None:
     """Make all that is stale; to be called again before a build in the same process, as sources may change.
 
     Args:
         wanted: kinds and names to look at; all there are by default.
 
-    Returns kind and name of what has changed since the last time.
-
     Raises:
         BuildError: results cannot be kept; all processes have ended.
     """
-    stale, changed = {}, set()
-    for kind, name in current() if wanted is None else wanted:
+    _, stale = look(current() if wanted is None else wanted)
+    make(stale, sorted(stale, key=took, reverse=True))
+
+
+def look(wanted: Iterable[Name]) -> tuple[set[Name], dict[Name, str]]:
+    """Read what is kept; what is stale stays as it was.
+
+    Returns what has changed since the last time, and the keys of what is stale.
+    """
+    changed, stale = set(), {}
+    for kind, name in wanted:
         key = KINDS[kind].key(name)
-        if _known.get((kind, name), ("",))[0] != key:
-            changed.add((kind, name))
-            _known[kind, name] = key, entries.read(kind, name, key)
-        if _known[kind, name][1] is None:
+        if _known.get((kind, name), ("",))[0] == key:
+            continue
+        outcome = entries.read(kind, name, key)
+        if outcome is None:
             stale[kind, name] = key
-    if stale:
-        _make(stale)
-    return changed
+        else:
+            changed.add((kind, name))
+            _known[kind, name] = key, outcome
+    return changed, stale
 
 
-def current() -> list[tuple[str, str]]:
+def current() -> list[Name]:
     """Return kind and name of every result there is."""
     return [(kind, name) for kind in KINDS for name in KINDS[kind].names()]
 
 
-def _make(stale: dict[tuple[str, str], str]) -> None:
-    """Make in fresh processes; each result is kept as soon as it is there."""
+def took(one: Name) -> float:
+    """Return the seconds that a result took the last time; infinitely many if there was none."""
+    return entries.seconds(*one)
+
+
+def make(stale: dict[Name, str], order: list[Name], tell: Callable[[str], object] = str) -> None:
+    """Make in fresh processes; each result is kept as soon as it is there.
+
+    Args:
+        stale: keys of what is made.
+        order: the same, what comes first at first.
+        tell: called with each mistake as soon as it is known.
+
+    Raises:
+        BuildError: results cannot be kept; all processes have ended.
+    """
+    if not stale:
+        return
     entries.check()
     unkept: list[BuildError] = []
-    order = sorted(stale, key=lambda one: -entries.seconds(*one))
     environment = os.environ | {"OMP_NUM_THREADS": "1"}  # sums in another order would draw another figure
     command = [sys.executable, "-m", "sitekit.worker", json.dumps(order)]
     with subprocess.Popen(
@@ -130,6 +156,8 @@ def _make(stale: dict[tuple[str, str], str]) -> None:
         for line in worker.stdout:
             answer = json.loads(line)
             one = answer["kind"], answer["name"]
+            if "error" in answer:
+                tell(answer["error"])
             try:
                 _keep(*one, stale.pop(one), answer)
             except BuildError as error:

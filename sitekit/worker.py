@@ -67,7 +67,7 @@ def _end_with(parent: int) -> None:
 
     def follow() -> None:
         while os.getppid() == parent:
-            time.sleep(1)
+            time.sleep(0.2)
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()

@@ -108,6 +108,36 @@ def test_a_snippet_is_the_pages_that_show_it(live: Live) -> None:
     assert live.built() == 1
 
 
+def test_code_is_shown_at_once_and_what_running_it_yields_when_it_is_there(live: Live) -> None:
+    """The figure of senet waits for a file, as one that trains would; plain has none and does not wait."""
+    wait = (
+        "def figure(say):\n    import time\n    from pathlib import Path\n"
+        "    while not Path('go').exists():\n        time.sleep(0.1)\n"
+    )
+    live.atlas.replace(FIGURE, "def figure(say):\n", wait)
+    live.atlas.replace(PLAIN, "E: int = 5):", "E: int = 6):  # wider")
+    live.shows(PLAIN_PAGE, "wider")
+    live.shows(PLAIN_PAGE, "E = 6")
+    assert "figure of" not in live.log.read_text()
+    live.atlas.replace(FIGURE, '"channel"', '"gate"')
+    live.atlas.write("go", "")
+    live.shows(SENET_PAGE, "gate</text>")
+    live.atlas.replace(FIGURE, wait, "def figure(say):\n")
+    live.atlas.replace(FIGURE, '"gate"', '"channel"')
+    live.shows(SENET_PAGE, "channel</text>")
+    live.built()
+
+
+def test_a_changed_block_is_drawn_again(live: Live) -> None:
+    page = "docs/en/foundations/plain.md"
+    block = "plain\ng:\n  1 weights = score softmax: Scores\nmean = mul sum: Mean"
+    live.atlas.add(page, f"\n\n```diagram\n{block}\n```\n")
+    live.shows(PLAIN_PAGE, "Scores")
+    live.atlas.replace(page, ": Scores", ": Votes")
+    live.shows(PLAIN_PAGE, "Votes")
+    live.built()
+
+
 def test_the_catalogue_is_read_again(live: Live) -> None:
     live.atlas.replace(CATALOGUE, '"Toy", Weights.HARD', '"Toy", Weights.SOFT')
     live.shows(HOME, ">soft<")

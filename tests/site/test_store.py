@@ -42,7 +42,7 @@ class Made:
         store._known.clear()
         return store.ask("toy", name)
 
-    def make(self, stale: dict[tuple[str, str], str]) -> None:
+    def make(self, stale: dict[store.Name, str], order: list[store.Name]) -> None:
         """Answer as the worker would."""
         for (kind, name), key in stale.items():
             self.names.append(name)
@@ -58,7 +58,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
     monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(store, "_known", {})
     monkeypatch.setattr(store, "KINDS", {"toy": toy})
-    monkeypatch.setattr(store, "_make", made.make)
+    monkeypatch.setattr(store, "make", made.make)
     return made
 
 
