@@ -20,7 +20,7 @@ from figures.attention_domain.spatial import non_local
 from figures.foundations import masks
 from figures.style import Say, english, picture
 from figures.weight_assignment.hard import gumbel, luong_local
-from figures.weight_assignment.self_attention import grouped_query, multi_head
+from figures.weight_assignment.self_attention import grouped_query, kv_cache, multi_head
 from sitekit import exploration
 from sitekit.errors import BuildError
 from sitekit.hooks.explorations import PANEL
@@ -39,6 +39,7 @@ CBAM = "attention-domain/channel-spatial/cbam/"
 GUMBEL = "weight-assignment/hard/gumbel/"
 GROUPED_QUERY = "weight-assignment/self-attention/grouped-query/"
 LUONG_LOCAL = "weight-assignment/hard/luong-local/"
+KV_CACHE = "weight-assignment/self-attention/kv-cache/"
 
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 
@@ -360,3 +361,19 @@ def test_a_dial_pools_the_heads_of_the_module(page: Page, address: str, stop: in
         fields = panel.locator("figure").all()
         for field, computed in zip(fields, grouped_query.maps(share, kv_heads), strict=True):
             torch.testing.assert_close(shown(field), computed.double(), atol=1.01 / 255, rtol=0)
+
+
+@pytest.mark.parametrize(("letters", "window"), [(1, 4), (9, 4), (11, 1), (11, 8)])
+def test_a_ring_holds_what_the_cache_holds(page: Page, address: str, letters: int, window: int) -> None:
+    panel = opened(page, address, KV_CACHE)
+    first, second = panel.get_by_role("slider").all()
+    first.fill(str(letters - 1))
+    second.fill(str(kv_cache.WINDOWS.index(window)))
+    reader, read = kv_cache.layer(window), kv_cache.tokens()[:, :letters]
+    with torch.no_grad():
+        _, state = reader.step(read)
+        weights = reader.attention(read)[0, 0, -1]
+    shares = panel.locator(".atlas-chart > span").evaluate_all(SHARES)
+    assert shares == pytest.approx([*weights.tolist(), *[0.0] * (len(kv_cache.WORD) - letters)], abs=0.003)
+    kept = (shown(panel.locator("figure").last) > 0.5).nonzero().tolist()
+    assert kept == [[slot, place] for slot, place in enumerate(state.position.tolist()) if place >= 0]

@@ -75,6 +75,7 @@ NAMES = {
     "multi_head": ("MHA", "mutli-head", "多头注意力"),
     "transformer": ("pre-norm", "transfomer", "编码器与解码器"),
     "grouped_query": ("GQA", "multi-qurey attention", "分组查询注意力"),
+    "kv_cache": ("KV cache", "incremental decodng", "KV缓存"),
     "senet": ("SE", "squeez-and-excitation", "挤压与激励"),
     "eca": ("ECA", "effcient channel attention", "高效通道注意力"),
     "srm": ("SRM", "stlye pooling", "风格重标定"),
