@@ -70,14 +70,14 @@ def test_outputs_are_kept_until_the_notebook_or_what_it_imports_changes(docs: Pa
 def test_a_translation_shares_the_outputs(docs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
 
-    def run(stale: dict[tuple[str, str], str]) -> None:
+    def run(stale: dict[store.Name, str], order: list[store.Name]) -> None:
         for (kind, name), key in stale.items():
             made.append(name)
             store._keep(kind, name, key, {"result": make(name), "seconds": 1.0})
 
     monkeypatch.setattr(store, "KINDS", {"notebook": KINDS["notebook"]})
     monkeypatch.setattr(store, "_known", {})
-    monkeypatch.setattr(store, "_make", run)
+    monkeypatch.setattr(store, "make", run)
     texts = []
     for language, prose in {"en": "Half of it", "zh": "一半"}.items():
         file = docs / language / "notebooks" / "halves.py"
