@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-FOLDERS = ("benchmarks", "deploy", "figures", "sitekit", "snippets", "tests")
+FOLDERS = ("benchmarks", "census", "deploy", "figures", "sitekit", "snippets", "tests")
 SHARED = {
     "__init__.py": "Python asks for it",
     "__main__.py": "Python asks for it",

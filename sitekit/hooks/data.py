@@ -10,6 +10,7 @@ from mkdocs.structure.files import File, Files
 from sitekit import pages, steps
 from sitekit.language import LANGUAGES
 from sitekit.pieces.recorded import recorded
+from sitekit.pieces.used import used_by
 from snippets.catalogue import CATALOGUE, Mechanism
 
 FILE = "catalogue.json"
@@ -46,4 +47,11 @@ def _row(row: Mechanism, proofs: int) -> dict[str, Any]:
         "tests": steps.proof(row),
         "figure": f"figures/{row.path}.py",
     }
-    return {"slug": row.slug, **asdict(row), "title": title, "proofs": proofs, "paths": found}
+    counts = {"title": title, "proofs": proofs, "used_by": _used(row.slug)}
+    return {"slug": row.slug, **asdict(row), **counts, "paths": found}
+
+
+def _used(slug: str) -> dict[str, Any] | None:
+    """Return the families that use a mechanism, and where they were looked for."""
+    used = used_by(slug)
+    return used and {"families": sorted(used.families), "counted": used.counted, "package": used.package}

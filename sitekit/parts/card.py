@@ -11,6 +11,7 @@ from sitekit.pieces.badges import SECTION, badges
 from sitekit.pieces.elements import code, element, formula, link
 from sitekit.pieces.named import mechanism_named
 from sitekit.pieces.refer import axis, to_overview, to_paper
+from sitekit.pieces.used import used_by
 from sitekit.results import Results
 from sitekit.store import results
 from snippets.catalogue import Mechanism
@@ -18,7 +19,7 @@ from snippets.catalogue import Mechanism
 WIDE = {"shapes", "attention", "parameters", "macs", "complexity", "state"}
 """May be wider than a phone and scroll, by keyboard too."""
 
-FIRST = ("place", "weights", "domain", "shapes", "complexity", "evidence")
+FIRST = ("place", "weights", "domain", "shapes", "complexity", "evidence", "used by")
 """What a reader sees at once: the idea is to begin on the first screen of a phone."""
 
 
@@ -67,6 +68,8 @@ def _items(mechanism: Mechanism, found: Results, language: Language) -> Iterator
     yield "shapes", f"{_shapes(found.inputs)} → {_shapes(found.outputs)}"
     yield "attention", _shapes(found.attention)
     yield "evidence", link(SECTION, badges(mechanism, language))
+    if (used := used_by(mechanism.slug)) and used.families:
+        yield "used by", used.sentence(language)
     yield "parameters", parameters(found, language)
     yield "macs", formula(found.macs_tex)
     yield "complexity", formula(mechanism.complexity) + _positions(mechanism, found)

@@ -15,22 +15,29 @@ from sitekit.pieces.elements import element, formula
 from sitekit.pieces.numbers import counted
 from sitekit.pieces.refer import axis, to_mechanism, to_overview
 from sitekit.pieces.sizes import sizes, varied
+from sitekit.pieces.used import used_by
 from sitekit.results import Results
 from sitekit.store import results
 from snippets.catalogue import CATALOGUE, Evidence, Mechanism, Weights
 
-_SORTED = ("mechanism", "weights", "domain", "year", "parameters", "macs")
-_FORMULAS = ("complexity", "parameter formula")
-_COLUMNS = (*_SORTED, "at sizes", "evidence", "state", *_FORMULAS)
-_PHONE = ("weights", "domain", "year", "parameters", "macs", "at sizes", "evidence")
+_SORTED = ("mechanism", "weights", "domain", "year", "parameters", "macs", "used by")
+_FORMULAS = ("state", "complexity", "parameter formula")
+_COLUMNS = (*_SORTED[:-1], "at sizes", "evidence", "used by", *_FORMULAS)
+_PHONE = ("weights", "domain", "year", "parameters", "macs", "at sizes", "evidence", "used by")
 
 
 @part("comparison")
 def comparison(body: str, language: Language) -> str:
     """No body. Return forms and table and, as data attributes, the words their scripts need."""
     mechanisms = CATALOGUE.values()
-    columns = [key for key in _COLUMNS if key != "state" or any(row.state for row in mechanisms)]
+    empty = {
+        "state": not any(row.state for row in mechanisms),
+        "used by": not any(used_by(row.slug) for row in mechanisms),
+    }
+    columns = [key for key in _COLUMNS if not empty.get(key)]
     lists = {key: _choices(key, language) for key in ("weights", "domain", "chapter")}
+    if "used by" in columns:
+        lists["used by"] = {key: language.word(key) for key in ("used", "not counted")}
     if "state" in columns:
         lists["state"] = {key: language.word(key) for key in ("grows", "fixed size")}
     lists["evidence"] = {value.value: language.word(f"evidence {value}") for value in Evidence}
@@ -39,7 +46,7 @@ def comparison(body: str, language: Language) -> str:
     parts = (
         filters(lists, len(CATALOGUE), language),
         chooser([results(mechanism).rows[-1].sizes for mechanism in mechanisms], language),
-        columns_shown({key: language.word(key) for key in _PHONE}, "macs", language),
+        columns_shown({key: language.word(key) for key in _PHONE if key in columns}, "macs", language),
         element("table", element("thead", element("tr", head)) + bodies),
         element("p", escape(language.word("symbols")), class_="atlas-note"),
     )
@@ -100,6 +107,7 @@ def _row(mechanism: Mechanism, columns: Sequence[str], language: Language) -> st
         "macs": _count("macs", largest.macs),
         "at sizes": _cell("at sizes", escape(sizes(shown))),
         "evidence": _cell("evidence", badges(mechanism, language)),
+        "used by": _used(mechanism.slug),
         "state": _cell("state", state(found, language) or "–", data_value=_growth(found)),
         "complexity": _cell("complexity", formula(mechanism.complexity)),
         "parameter formula": _cell("parameter formula", parameters(found, language)),
@@ -134,6 +142,15 @@ def _place(mechanism: Mechanism, place: int, language: Language) -> str:
     domain = mechanism.domain
     name = element("span", escape(language.word(domain)), data_axis=axis(domain)) if domain else ""
     return _cell("domain", f"{name} {chapter}", data_value=domain or "", data_sort=str(place))
+
+
+def _used(slug: str) -> str:
+    """Return the number of families; what was not looked for comes after what was not found."""
+    used = used_by(slug)
+    count = len(used.families) if used else 0
+    choice = "used" if count else "not counted"
+    content = str(count) if used else "–"
+    return _cell("used by", content, class_="number", data_sort=str(count if used else -1), data_value=choice)
 
 
 def _growth(found: Results) -> str:

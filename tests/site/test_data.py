@@ -34,6 +34,17 @@ def test_every_row_is_there_with_what_it_leads_to(site: Path) -> None:
         ("domain", "channel"),
         ("parameters", "2*C**2/r + C/r + C"),
         ("state", None),
+        (
+            "used_by",
+            {
+                "families": [
+                    *("align", "efficientnet", "pp_lcnet", "pp_lcnet_v3", "pp_lcnet_v4"),
+                    *("pp_ocrv5_mobile_det", "pp_ocrv6_small_det", "qwen2_5_omni", "regnet"),
+                ],
+                "counted": 523,
+                "package": "transformers 5.23.0",
+            },
+        ),
     ],
 )
 def test_a_row_says_what_the_catalogue_says(site: Path, field: str, value: object) -> None:

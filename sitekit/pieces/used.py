@@ -1,0 +1,61 @@
+"""Which public model families use a mechanism, as `python -m census` has counted."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from sitekit.language import Language
+from sitekit.pieces.elements import code
+from sitekit.pieces.recorded import recorded
+
+KNOWN = (
+    *(
+        "llama",
+        "mistral",
+        "gemma3",
+        "qwen3",
+        "gpt_oss",
+        "deepseek_v3",
+        "deepseek_v4",
+        "qwen3_next",
+        "kimi_linear",
+    ),
+    *("gpt2", "bert", "t5", "bart", "whisper", "wav2vec2", "vit", "swin", "clip", "detr", "mamba2"),
+)
+"""Families that many readers know: examples are taken from these first."""
+
+
+class Used(NamedTuple):
+    """Who uses a mechanism.
+
+    Attributes:
+        families: those that do, first the examples that many know.
+        counted: how many families were looked at.
+        package: name and version of the package that holds them.
+    """
+
+    families: Sequence[str]
+    counted: int
+    package: str
+
+    def sentence(self, language: Language) -> str:
+        """Return the count with examples."""
+        names = language.separator.join(map(code, self.families[:3]))
+        key = "used by families" if len(self.families) > 3 else "used by named"
+        return language.word(
+            key, count=len(self.families), counted=self.counted, names=names, package=self.package
+        )
+
+
+def census() -> dict[str, Any]:
+    """Return what was counted, nothing if there is no such file."""
+    return recorded("census.json")
+
+
+def used_by(slug: str) -> Used | None:
+    """Return who uses a mechanism; None if it was not looked for."""
+    found = census()
+    if slug not in found.get("mechanisms", ()):
+        return None
+    families = [name for name, row in found["families"].items() if slug in row["uses"]]
+    families.sort(key=lambda name: KNOWN.index(name) if name in KNOWN else len(KNOWN))
+    return Used(families, len(found["families"]), f"{found['package']} {found['version']}")
