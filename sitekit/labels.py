@@ -176,6 +176,7 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "at sizes": ("At", "所取尺寸"),
     "choose": ("Choose sizes:", "选择尺寸："),
     "formulas": ("Formulas", "公式"),
+    "fields": ("Filter, sizes", "筛选与尺寸"),
     "column": ("Show", "显示"),
     "reset": ("Reset", "重置"),
     "indivisible": ("These sizes do not divide", "这些尺寸不能整除"),

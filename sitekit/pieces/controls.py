@@ -47,7 +47,9 @@ def chooser(rows: Iterable[Mapping[str, int]], language: Language) -> str:
 
 
 def columns_shown(names: Mapping[str, str], chosen: str, language: Language) -> str:
-    """Return a form that shows more columns, or on a phone another one; the style sheet alone works it.
+    """Return a form that shows more columns, or on a phone another one and the other forms.
+
+    The style sheet alone works it.
 
     Args:
         names: of the columns that a phone can show beside the first, by key.
@@ -60,7 +62,8 @@ def columns_shown(names: Mapping[str, str], chosen: str, language: Language) -> 
         for key, name in names.items()
     )
     column = _label(language.word("column"), element("select", "".join(options), name="column"))
-    return _form(column + switch, class_="atlas-columns")
+    fold = _label(language.word("fields"), element("input", type="checkbox", name="fields"))
+    return _form(column + switch + fold, class_="atlas-columns")
 
 
 def fields(sizes: Mapping[str, int]) -> dict[str, str]:

@@ -345,6 +345,7 @@ def test_comparison_computes_with_the_sizes_of_the_reader(page: Page, address: s
     page.set_viewport_size(PHONE)
     page.goto(address + "comparison/")
     counted = {slug: cells(page, slug) for slug in CATALOGUE}
+    page.get_by_label("Filter, sizes").check()
     form = page.get_by_role("form", name="Choose sizes:")
     batch = form.get_by_label("B", exact=True)
     batch.focus()
@@ -455,6 +456,10 @@ def test_a_phone_shows_names_and_the_figure_that_is_chosen(page: Page, address: 
     expect(shown).to_have_text(["SENet", "32,768"])
     page.get_by_label("Show").select_option("year")
     expect(shown).to_have_text(["SENet", "2018"])
+    expect(page.locator("tr[data-slug]").first).to_be_in_viewport()
+    expect(page.get_by_label("Filter by name")).to_be_hidden()
+    page.get_by_label("Filter, sizes").check()
+    expect(page.get_by_label("Filter by name")).to_be_visible()
 
 
 PRINTED_HIDDEN = (
