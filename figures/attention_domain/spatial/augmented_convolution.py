@@ -28,13 +28,16 @@ SPREAD = 7.0  # standard deviation of the neighbourhood, in positions
 PADDING = 99
 
 
-def show_cells(axes: Axes, values: Tensor, row_of: Tensor, title: str) -> None:
-    """Write a matrix of integers, each in the colour of the row it comes from, padding as a grey dot."""
+def show_cells(axes: Axes, values: Tensor, row_of: Tensor, title: str, start: int = 0) -> None:
+    """Write a matrix of integers, each in the colour of the row it comes from, padding as a grey dot.
+
+    `start` is the column it begins in, so that what is cut stands below where it is cut from.
+    """
     for i, (numbers, origins) in enumerate(zip(values.tolist(), row_of.tolist(), strict=True)):
-        for j, (number, origin) in enumerate(zip(numbers, origins, strict=True)):
+        for j, (number, origin) in enumerate(zip(numbers, origins, strict=True), start):
             text, color = ("•", COLORS[5]) if origin == PADDING else (str(number), COLORS[origin])
             axes.text(j, i, text.replace("-", "−"), ha="center", va="center", color=color)
-    axes.set(xlim=(-0.6, values.shape[1] - 0.4), ylim=(LENGTH + 0.6, -0.6), aspect="auto", title=title)
+    axes.set(xlim=(-0.6, 2 * LENGTH - 0.4), ylim=(len(values) - 0.4, -0.6), aspect="auto", title=title)
     axes.axis("off")
 
 
@@ -53,7 +56,8 @@ def trick(panels: list[Axes], say: Say) -> None:
     panels[1].add_patch(
         Rectangle((LENGTH - 1.5, -0.5), LENGTH, LENGTH, fill=False, edgecolor="black", linewidth=1.5)
     )
-    show_cells(panels[2], absolute_from_relative(offsets), absolute_from_relative(rows), say("slice", "切片"))
+    cut = absolute_from_relative(offsets), absolute_from_relative(rows)
+    show_cells(panels[2], *cut, say("slice", "切片"), start=LENGTH - 1)
 
 
 def features(image: Tensor) -> Tensor:
@@ -89,9 +93,9 @@ def weights(image: Tensor, width: bool, height: bool) -> Tensor:
 def figure(say: Say = english) -> Figure:
     """Above: pad, reshape, slice. Below: the picture with a query, and its weights."""
     image = picture("astronaut", SIZE)
-    drawn, axes = new_figure(3, 2, height=6.2, height_ratios=(1.7, 1.2, 1.2))
-    above = clear_row(axes[:2]).subgridspec(2, 2)
-    trick([drawn.add_subplot(above[i]) for i in ((0, 0), (0, 1), (1, 0))], say)
+    drawn, axes = new_figure(3, 2, height=7.2, height_ratios=(2.7, 1.2, 1.2))
+    above = clear_row(axes[:2]).subgridspec(3, 1, height_ratios=(LENGTH, LENGTH + 1, LENGTH))
+    trick([drawn.add_subplot(row) for row in above], say)
     photograph, *maps = axes[2:]
     show_image(photograph, image, say("query", "查询"))
     mark(photograph, *QUERY)
