@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Iterator
-from pathlib import PurePosixPath
+from functools import cache
+from pathlib import Path, PurePosixPath
 from posixpath import relpath
 from urllib.parse import urlsplit
 
 from sitekit import paths, references
+from sitekit.closure import digest
 from sitekit.language import Language
 from sitekit.markdown.citations import cited, in_words
 from sitekit.markdown.includes import INCLUDE
@@ -14,6 +16,7 @@ from sitekit.markdown.linebreaks import joined
 from sitekit.markdown.reconstructions import leads_to_one
 from sitekit.parts import PARTS, again
 from sitekit.plain.html import to_markdown
+from sitekit.remembered import Remembered
 from snippets.catalogue import Evidence
 
 FENCE = re.compile(r"(?P<mark>`{3,}|~{3,}) *(?P<info>.*)")
@@ -79,7 +82,17 @@ def _fence(fence: re.Match[str], body: list[str], name: str, language: Language)
         yield from [fence["mark"] + info, *_included(body), fence["mark"]]
     else:
         html = again(part, "\n".join(body), language)
-        yield joined(to_markdown(html, lambda target: _from_page(target, name), language))
+
+        def text(*_: object) -> str:
+            return joined(to_markdown(html, lambda target: _from_page(target, name), language))
+
+        yield known_parts(language).get(text, html, name)
+
+
+@cache
+def known_parts(language: Language) -> Remembered:
+    """Return the parts as Markdown that the pages of a language had last."""
+    return Remembered(f"plain-{language.code}", digest([Path(__file__)]))
 
 
 def _included(body: list[str]) -> Iterator[str]:
