@@ -20,7 +20,7 @@ from figures.attention_domain.spatial import non_local
 from figures.foundations import masks
 from figures.style import Say, english, picture
 from figures.weight_assignment.hard import gumbel, luong_local
-from figures.weight_assignment.self_attention import grouped_query, kv_cache, multi_head
+from figures.weight_assignment.self_attention import grouped_query, kv_cache, latent, multi_head
 from sitekit import exploration
 from sitekit.errors import BuildError
 from sitekit.hooks.explorations import PANEL
@@ -38,6 +38,7 @@ SENET = "attention-domain/channel/senet/"
 CBAM = "attention-domain/channel-spatial/cbam/"
 GUMBEL = "weight-assignment/hard/gumbel/"
 GROUPED_QUERY = "weight-assignment/self-attention/grouped-query/"
+LATENT = "weight-assignment/self-attention/latent/"
 LUONG_LOCAL = "weight-assignment/hard/luong-local/"
 KV_CACHE = "weight-assignment/self-attention/kv-cache/"
 
@@ -377,3 +378,16 @@ def test_a_ring_holds_what_the_cache_holds(page: Page, address: str, letters: in
     assert shares == pytest.approx([*weights.tolist(), *[0.0] * (len(kv_cache.WORD) - letters)], abs=0.003)
     kept = (shown(panel.locator("figure").last) > 0.5).nonzero().tolist()
     assert kept == [[slot, place] for slot, place in enumerate(state.position.tolist()) if place >= 0]
+
+
+@pytest.mark.parametrize(("kept", "new"), [(0, 0), (4, 0), (4, 7), (9, 5)])
+def test_a_dial_counts_what_the_module_takes(page: Page, address: str, kept: int, new: int) -> None:
+    panel = opened(page, address, LATENT)
+    for slider, stop in zip(panel.get_by_role("slider").all(), (kept, new), strict=True):
+        slider.fill(str(stop))
+    T = latent.NEW[new]
+    counts = torch.tensor(latent.multiply_adds(T, latent.LENGTHS[kept] + T))
+    chart = panel.locator(".atlas-chart").first
+    shares = chart.locator("> span").evaluate_all(SHARES)
+    assert shares == pytest.approx((counts / counts.max()).tolist(), abs=0.003)
+    assert number(chart.locator("small").inner_text()) == pytest.approx(counts.max().item() / 1e9, rel=0.05)

@@ -76,6 +76,7 @@ NAMES = {
     "transformer": ("pre-norm", "transfomer", "编码器与解码器"),
     "grouped_query": ("GQA", "multi-qurey attention", "分组查询注意力"),
     "kv_cache": ("KV cache", "incremental decodng", "KV缓存"),
+    "latent": ("MLA", "latent atention", "多头潜在注意力"),
     "senet": ("SE", "squeez-and-excitation", "挤压与激励"),
     "eca": ("ECA", "effcient channel attention", "高效通道注意力"),
     "srm": ("SRM", "stlye pooling", "风格重标定"),
