@@ -1,35 +1,30 @@
-"""Notebooks are pages: a file `notebooks/NAME.py` becomes Markdown with what its cells have put out."""
+"""Notebooks as native pages: mkdocs-jupyter finds and names them, the theme's Markdown renders them.
+
+Its own HTML would bring 575 KB of styles, formulas as TeX, and headings with `id=""` that stop the search.
+"""
 
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
+from mkdocs.plugins import event_priority
+from mkdocs.structure.files import Files
 from mkdocs.structure.pages import Page
+from mkdocs_jupyter.plugin import NotebookFile  # type: ignore[import-untyped]
 
 from sitekit.notebooks.render import executed, markdown
 
-FOLDER = "notebooks/"
 
-
-class Notebook(File):
-    """A Python file that is a page."""
-
-    def is_documentation_page(self) -> bool:
-        return True
-
-
-def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Let the generator see pages where it saw files to copy."""
-    for file in list(files):
-        if file.src_uri.startswith(FOLDER) and file.src_uri.endswith(".py"):
-            files.remove(file)
-            files.append(Notebook(file.src_uri, config.docs_dir, config.site_dir, config.use_directory_urls))
-    return files
+@event_priority(-100)
+def on_pre_page(page: Page, config: MkDocsConfig, files: Files) -> Page:
+    """Undo mkdocs-jupyter's own rendering, which it installs on the page."""
+    if isinstance(page.file, NotebookFile):
+        vars(page).pop("render")
+    return page
 
 
 def on_page_read_source(page: Page, config: MkDocsConfig) -> str | None:
     """Return the executed notebook as Markdown; None leaves other pages alone."""
-    if not isinstance(page.file, Notebook):
+    if not isinstance(page.file, NotebookFile):
         return None
-    file = Path(page.file.abs_src_path or "")
+    file = Path(page.file.abs_src_path)
     return markdown(executed(file), file)

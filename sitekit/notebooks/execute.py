@@ -5,18 +5,15 @@ import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import jupytext  # type: ignore[import-untyped]
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError
 from nbformat import NotebookNode
-from nbformat.v4 import new_code_cell, new_notebook
 from traitlets.config import Config
 
 from sitekit import paths
 from sitekit.errors import BuildError
-from sitekit.notebooks.cells import Cell, cells, place
-from sitekit.svg import clean
 
-SVG = "image/svg+xml"
 TIMEOUT = 300  # seconds for one cell
 DRAWING = (
     "--InlineBackend.figure_formats={'svg'}",
@@ -33,20 +30,28 @@ def make(name: str) -> list[list[NotebookNode]]:
         BuildError: a cell raised or took too long; names the file, the line and the exception.
     """
     file = paths.DOCS / f"{name}.py"
-    code = [cell for cell in cells(file) if cell.code]
-    notebook: NotebookNode = new_notebook(cells=[new_code_cell(cell.source) for cell in code])  # type: ignore[no-untyped-call]
-    try:
-        _run(notebook)
-    except (CellExecutionError, CellTimeoutError) as error:
-        raise BuildError(_explain(error, notebook, code, file)) from error
-    for number, cell in enumerate(notebook.cells):
-        for data in (output.data for output in cell.outputs if "data" in output):
-            if SVG in data:
-                data[SVG] = clean(data[SVG], f"cell-{number}")
-    return [cell.outputs for cell in notebook.cells]
+    notebook: NotebookNode = jupytext.read(file)
+    _run(notebook, file)
+    return [cell.outputs for cell in code(notebook)]
 
 
-def _run(notebook: NotebookNode) -> None:
+def code(notebook: NotebookNode) -> list[NotebookNode]:
+    """Return the cells of code."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def line_of(cell: int, notebook: NotebookNode, file: Path) -> int:
+    """Return the number of the line in `file` at which code cell `cell` of `notebook` starts."""
+    text = file.read_text(encoding="utf-8")
+    end = 0
+    for before in notebook.cells[: cell + 1]:
+        if before.cell_type == "code":
+            start = text.find(before.source, end)
+            end = start + len(before.source)
+    return text.count("\n", 0, start) + 1
+
+
+def _run(notebook: NotebookNode, file: Path) -> None:
     settings = {
         "IPYTHONDIR": str(paths.CACHE / "ipython"),  # not the profile of whoever builds
         "PYTHONPATH": str(paths.ROOT),
@@ -59,18 +64,21 @@ def _run(notebook: NotebookNode) -> None:
         client = NotebookClient(
             notebook, kernel_name="python3", timeout=TIMEOUT, extra_arguments=list(DRAWING), config=config
         )
-        client.execute(cwd=str(paths.ROOT), env=os.environ | settings)
+        try:
+            client.execute(cwd=str(paths.ROOT), env=os.environ | settings)
+        except (CellExecutionError, CellTimeoutError) as error:
+            raise BuildError(_explain(error, notebook, file)) from error
 
 
-def _explain(
-    error: CellExecutionError | CellTimeoutError, notebook: NotebookNode, code: list[Cell], file: Path
-) -> str:
-    begun = [cell for cell, run in zip(code, notebook.cells, strict=True) if run.get("execution_count")]
-    line = (begun or code)[-1 if begun else 0].line
+def _explain(error: CellExecutionError | CellTimeoutError, notebook: NotebookNode, file: Path) -> str:
+    cells = [place for place, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
+    place = max((place for place in cells if notebook.cells[place].get("execution_count")), default=cells[0])
+    line = line_of(place, notebook, file)
     if isinstance(error, CellExecutionError):
         inside = re.search(r"Cell In ?\[\d+\], line (\d+)", re.sub(r"\x1b\[[\d;]*m", "", error.traceback))
         line += int(inside[1]) - 1 if inside else 0
         reason = f"{error.ename}: {error.evalue}"
     else:
         reason = f"the cell took more than {TIMEOUT} s"
-    return f"{place(file, line)}: {reason}"
+    name = file.relative_to(paths.ROOT) if file.is_relative_to(paths.ROOT) else file
+    return f"{name}:{line}: {reason}"

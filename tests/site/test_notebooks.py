@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from sitekit import paths, store
 from sitekit.errors import BuildError
 from sitekit.kinds import KINDS
-from sitekit.notebooks.cells import Cell, cells
 from sitekit.notebooks.execute import make
-from sitekit.notebooks.render import Output, executed, markdown
+from sitekit.notebooks.render import executed, markdown
 
 WRONG = """# %% [markdown]
 # # Halves
@@ -83,63 +84,40 @@ def test_a_translation_shares_the_outputs(docs: Path, monkeypatch: pytest.Monkey
         file.write_text(
             f'# %% [markdown]\n# {prose}\n\n# %% alt="{prose}"\nimport time\nprint(time.time())\n'
         )
-        texts.append(executed(file))
-    ((english, _), (first, outputs)), ((chinese, _), (second, others)) = texts
+        texts.append(executed(file).cells)
+    (english, first), (chinese, second) = texts
     assert (english.source, chinese.source) == ("Half of it", "一半")
-    assert (first.alt, second.alt) == ("Half of it", "一半")
-    assert outputs == others != []
+    assert (first.metadata.alt, second.metadata.alt) == ("Half of it", "一半")
+    assert first.outputs == second.outputs != []
     assert made == [NAME]
     file.write_text("# %%\nprint(1)\n")
-    ((_, (printed,)),) = executed(file)
-    assert printed["text"] == "1\n"
+    assert executed(file).cells[0].outputs[0].text == "1\n"
     assert made == [NAME, "zh/notebooks/halves"]
 
 
-def test_a_file_is_front_matter_text_and_code(docs: Path) -> None:
-    file = docs / f"{NAME}.py"
-    file.write_text(
-        "# ---\n# description: Halves.\n# ---\n\n# %% [markdown]\n# # Halves\n#\n#     x\n\n"
-        "# %% alt=\"A 'bar'\"\n\nhalf = 1 / 2  # exact\n\n\nhalf\n"
-    )
-    assert cells(file) == [
-        Cell(1, "---\ndescription: Halves.\n---", code=False, alt=""),
-        Cell(6, "# Halves\n\n    x", code=False, alt=""),
-        Cell(12, "half = 1 / 2  # exact\n\n\nhalf", code=True, alt="A 'bar'"),
-    ]
+def render(*cells: nbformat.NotebookNode) -> str:
+    return markdown(new_notebook(cells=list(cells)), Path(__file__))
 
 
-def test_an_unknown_kind_of_cell_is_one_sentence(docs: Path) -> None:
-    file = docs / f"{NAME}.py"
-    file.write_text("# %%\n1\n\n# %% [raw]\n# 1\n")
-    expected = r"^docs/en/notebooks/halves\.py:4: a cell cannot begin with '# %% \[raw\]'$"
-    with pytest.raises(BuildError, match=expected):
-        cells(file)
-
-
-def render(source: str, *outputs: Output, code: bool = True, alt: str = "") -> str:
-    return markdown([(Cell(1, source, code, alt), list(outputs))], Path(__file__))
-
-
-def test_text_stays_as_written() -> None:
+def test_text_and_front_matter_stay_as_written() -> None:
     text = "# Weights\n\nThey sum to one: $\\sum_i \\alpha_i = 1$."
-    assert render(text, code=False) == text
+    assert render(new_markdown_cell(text)) == text
 
 
 def test_printed_text_is_joined_and_loses_its_colours() -> None:
-    pieces = [{"output_type": "stream", "text": text} for text in ("\x1b[31mone\x1b[0m\n", "two\n")]
-    assert render("f()", *pieces) == (
+    pieces = [new_output("stream", text="\x1b[31mone\x1b[0m\n"), new_output("stream", text="two\n")]
+    assert render(new_code_cell("f()", outputs=pieces)) == (
         "```python\nf()\n```\n\n```{ .text .atlas-output .no-copy }\none\ntwo\n```"
     )
 
 
 def test_code_that_holds_a_fence_gets_a_longer_one() -> None:
-    assert render("'''```'''") == "````python\n'''```'''\n````"
+    assert render(new_code_cell("'''```'''")) == "````python\n'''```'''\n````"
 
 
 def test_a_figure_needs_a_description() -> None:
-    data = {"image/png": "AAAA", "text/plain": "<Figure>"}
-    picture = {"output_type": "display_data", "data": data}
+    picture = new_output("display_data", {"image/png": "AAAA", "text/plain": "<Figure>"})
     with pytest.raises(BuildError, match="no description"):
-        render("draw()", picture)
-    shown = '<img alt="A &lt;bar&gt;" src="data:image/png;base64,AAAA">'
-    assert shown in render("draw()", picture, alt="A <bar>")
+        render(new_code_cell("draw()", outputs=[picture]))
+    described = new_code_cell("draw()", outputs=[picture], metadata={"alt": "A <bar>"})
+    assert '<img alt="A &lt;bar&gt;" src="data:image/png;base64,AAAA">' in render(described)
