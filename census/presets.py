@@ -6,7 +6,7 @@ from typing import Any
 from census.kept import Row, numbers
 
 DEFAULTS = {
-    "Mistral 7B": "mistral",
+    "Mistral 7B v0.1": "mistral",
     "Gemma 2 2B": "gemma2",
     "gpt-oss-120b": "gpt_oss",
     "DeepSeek-V3": "deepseek_v3",
@@ -24,7 +24,15 @@ PUBLISHED: Mapping[str, list[Row]] = {
     ],
 }
 ORDER = (
-    *("GPT-2 XL", "Llama 3 8B", "Mistral 7B", "Gemma 2 2B", "gpt-oss-120b", "DeepSeek-V3", "DeepSeek-V3.2"),
+    *(
+        "GPT-2 XL",
+        "Llama 3 8B",
+        "Mistral 7B v0.1",
+        "Gemma 2 2B",
+        "gpt-oss-120b",
+        "DeepSeek-V3",
+        "DeepSeek-V3.2",
+    ),
     *("DeepSeek-V4-Flash", "Qwen3-Next 80B-A3B", "Kimi Linear 48B-A3B"),
 )
 

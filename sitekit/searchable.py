@@ -18,7 +18,7 @@ from snippets.catalogue import CATALOGUE, fold
 
 LEFT_OUT_TAGS = {"svg", "pre", "annotation", "form", "script"}
 LEFT_OUT_CLASSES = re.compile(
-    r"\b(headerlink|atlas-(bibtex|card|changed|comparison|cost|foundations|growth|matrix|members|neighbours|onnx|proofs))\b"
+    r"\b(headerlink|atlas-(bibtex|calculator|card|changed|comparison|cost|foundations|growth|matrix|members|models|neighbours|onnx|proofs|spread))\b"
 )
 BLOCK = re.compile("p|div|li|d[dt]|t[rhd]|br|summary|figcaption")
 HEADING = re.compile("h[1-6]")

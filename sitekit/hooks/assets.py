@@ -13,7 +13,7 @@ FONT = "assets/math.woff2"
 STYLE = "assets/stylesheets/atlas.css"
 STYLES = [
     *("palette", "type", "frame", "search", "axes", "parts"),
-    *("opening", "panels", "comparison", "diagram", "print"),
+    *("opening", "panels", "comparison", "models", "diagram", "print"),
 ]
 """One request."""
 

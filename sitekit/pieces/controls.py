@@ -5,7 +5,7 @@ Without JavaScript the style sheet hides what only they work.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from sitekit.language import Language
@@ -64,6 +64,22 @@ def columns_shown(names: Mapping[str, str], chosen: str, language: Language) -> 
     column = _label(language.word("column"), element("select", "".join(options), name="column"))
     fold = _label(language.word("fields"), element("input", type="checkbox", name="fields"))
     return _form(column + switch + fold, class_="atlas-columns")
+
+
+def two_names(names: Sequence[str], first: Sequence[str], language: Language) -> str:
+    """Return a form with two text fields that know all names, and room for what a script says of them."""
+    known = element(
+        "datalist", "".join(element("option", "", value=name) for name in names), id="atlas-names"
+    )
+    inputs = (
+        element("label", element("input", type="text", value=name, list="atlas-names", aria_label=name_label))
+        for name, name_label in zip(first, "AB", strict=True)
+    )
+    title = language.word("two")
+    form = _form(
+        f"{escape(title)} {''.join(inputs)}{known}", class_="atlas-filter atlas-two", aria_label=title
+    )
+    return form + element("div", "", class_="atlas-beside", role="status")
 
 
 def fields(sizes: Mapping[str, int]) -> dict[str, str]:

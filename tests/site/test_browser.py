@@ -86,10 +86,11 @@ KEEP_NEW_LOOKS = """(measured) => {
     if (seen.has(part.dataset.look)) part.remove()
     else seen.add(part.dataset.look)
 }"""
-# To all other rules code is its text, and a drawing or a formula is one thing: half of the elements.
+# To all other rules code is its text, a drawing or a formula one thing, an empty cell nothing: half of all
+# elements.
 JOIN = """() => {
   for (const code of document.querySelectorAll("pre code")) code.textContent = code.textContent
-  for (const part of document.querySelectorAll("svg > :not(title, desc), math > *")) part.remove()
+  for (const part of document.querySelectorAll("svg > :not(title, desc), math > *, td:empty")) part.remove()
 }"""
 
 
@@ -505,7 +506,8 @@ def test_home_opens_with_figure_doors_and_counts(
 
 LABELLED = """[...document.querySelectorAll(".atlas-matrix td li")].map((item) => {
   const cell = item.closest("td")
-  return [item.querySelector("a").getAttribute("href").split("/").at(-2), getComputedStyle(cell, "::before").content]
+  const page = item.querySelector("a").getAttribute("href").split("/").at(-2)
+  return [page, getComputedStyle(cell, "::before").content]
 })"""
 
 

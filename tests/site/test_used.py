@@ -35,6 +35,7 @@ def test_a_card_is_silent_about_what_was_not_found(page: Page, address: str) -> 
 def test_the_comparison_sorts_and_filters_by_use(page: Page, address: str) -> None:
     page.set_viewport_size(PHONE)
     page.goto(address + "comparison/")
+    page.get_by_label("Filter, sizes").check()
     page.get_by_label("Show").select_option("used by")
     page.locator('select[name="used by"]').select_option("used")
     expect(page.locator("tr[data-slug]:visible")).to_have_count(sum(map(bool, COUNTS.values())))

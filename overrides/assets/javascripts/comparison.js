@@ -1,6 +1,7 @@
-// Sorts and filters the comparison of all mechanisms (sitekit/parts/comparison.py). Without it the table stays plain.
+// Sorts and filters the comparison of all mechanisms (sitekit/parts/comparison.py) and the table of model families
+// (sitekit/parts/models.py). Without it they stay plain.
 
-for (const part of document.querySelectorAll(".atlas-comparison")) {
+for (const part of document.querySelectorAll(".atlas-comparison, .atlas-models")) {
   const table = part.querySelector("table");
   const headers = [...table.tHead.rows[0].cells];
   const rows = [...table.querySelectorAll("tr[data-slug]")];
@@ -29,7 +30,9 @@ for (const part of document.querySelectorAll(".atlas-comparison")) {
     const button = document.createElement("button");
     button.type = "button";
     button.append(...header.childNodes);
-    button.addEventListener("click", () => sort(column, header.getAttribute("aria-sort") === "ascending"));
+    const first = header.matches(".atlas-descends"); // what readers look for in this column is large, or there
+    const next = { ascending: true, descending: false };
+    button.addEventListener("click", () => sort(column, next[header.getAttribute("aria-sort")] ?? first));
     header.append(button);
   });
 
@@ -38,16 +41,16 @@ for (const part of document.querySelectorAll(".atlas-comparison")) {
     if (column >= 0) sort(column, headers[column].getAttribute("aria-sort") === "descending");
   });
 
-  // Filtering: a text field, and a list for each of several columns; a row may have several kinds of evidence
+  // Filtering: a text field, and a list for each of several columns; a row may have several values of some
 
-  const controls = part.querySelector(".atlas-filter");
+  const controls = part.querySelector(".atlas-filter:has([type=search])");
   const text = controls.querySelector("input");
   const status = controls.querySelector("output");
   const lists = [...controls.querySelectorAll("select")];
 
   const has = (row, { name, value }) => {
     if (!value) return true;
-    if (name === "evidence") return Boolean(row.querySelector(`[data-evidence="${value}"]`));
+    if (["evidence", "uses"].includes(name)) return Boolean(row.querySelector(`[data-${name}="${value}"]`));
     return (row.dataset[name] ?? row.querySelector(`[data-key="${name}"]`).dataset.value) === value;
   };
 
