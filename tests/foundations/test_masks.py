@@ -308,6 +308,9 @@ def test_a_constant_that_is_not_large_hides_no_row(measured: Measured) -> None:
 E = 8
 MASKED: dict[str, Callable[[Any, Tensor, Tensor], Tensor]] = {
     "masks": lambda m, x, real: m.MaskedAttention()(x[:, None], x[:, None], x[:, None], real[:, None, None]),
+    "structured_masks": lambda m, x, real: m.PatternAttention()(
+        x[:, None], x[:, None], x[:, None], real[:, None, None]
+    ),
     "query_key_value": lambda m, x, real: m.Attention(m.Additive(E, E, E))(x, x, mask=real[:, None]),
     "scores": lambda m, x, real: m.ScoredAttention("general", E, E)(x, x, x, real[:, None]),
     "additive": lambda m, x, real: m.AdditiveAttention(E, E, E)(torch.ones(len(x), E), x, real)[:, None],
@@ -343,8 +346,8 @@ def test_not_finite_padding_reaches_the_output(measured: Measured) -> None:
                     found.append(slug)
         return sorted(set(found))
 
-    measured.count(len(MASKED), 15)
-    measured.count(len(passing(cured=False)), 12)
+    measured.count(len(MASKED), 16)
+    measured.count(len(passing(cured=False)), 13)
     measured.count(len(passing(cured=True)), 0)
     assert set(MASKED) - set(passing(cured=False)) == {"blstm_attention", "structured", "global_local"}
     hidden, poisoned = ~real[:, None, None], x.masked_fill(~real[..., None], math.nan)  # torch's do as well

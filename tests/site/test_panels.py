@@ -17,7 +17,7 @@ from figures.attention_domain.channel import senet
 from figures.attention_domain.channel_spatial import cbam
 from figures.attention_domain.spatial import index as spatial
 from figures.attention_domain.spatial import non_local
-from figures.foundations import masks
+from figures.foundations import masks, structured_masks
 from figures.style import Say, english, picture
 from figures.weight_assignment.hard import gumbel, luong_local
 from figures.weight_assignment.self_attention import grouped_query, kv_cache, latent, multi_head
@@ -34,6 +34,7 @@ SPATIAL = "attention-domain/spatial/"
 NON_LOCAL = "attention-domain/spatial/non-local/"
 MULTI_HEAD = "weight-assignment/self-attention/multi-head/"
 MASKS = "foundations/masks/"
+STRUCTURED_MASKS = "foundations/structured-masks/"
 SENET = "attention-domain/channel/senet/"
 CBAM = "attention-domain/channel-spatial/cbam/"
 GUMBEL = "weight-assignment/hard/gumbel/"
@@ -285,6 +286,21 @@ def test_switches_are_masks(page: Page, address: str) -> None:
         panel.get_by_label(name).set_checked(on)
         wait_for(True, lambda: torch.equal(shown(panel).isnan(), ~allowed[0, 0]))  # noqa: B023
         same(shown(panel).nan_to_num(), masks.weights(allowed), top(panel))
+
+
+def test_switches_show_more_or_hide_more(page: Page, address: str) -> None:
+    panel = opened(page, address, STRUCTURED_MASKS)
+    for name, on, choice in (
+        ("prefix", True, (True, True, False, True, False)),
+        ("documents", False, (True, False, False, True, False)),
+        ("picture", True, (True, False, False, True, True)),
+        ("chunks", True, (True, False, True, True, True)),
+        ("causal", False, (False, False, True, True, True)),
+    ):
+        panel.get_by_label(name).set_checked(on)
+        allowed = structured_masks.allowed(*choice)
+        wait_for(True, lambda: torch.equal(shown(panel).isnan(), ~allowed[0, 0]))  # noqa: B023
+        same(shown(panel).nan_to_num(), structured_masks.weights(allowed), top(panel))
 
 
 def test_gates_pass_what_the_module_passes(page: Page, address: str) -> None:
