@@ -10,6 +10,7 @@ from benchmarks.pair import Pair
 from snippets.weight_assignment.hard.gumbel import GumbelAttention
 from snippets.weight_assignment.self_attention.multi_head import MultiHeadAttention
 from snippets.weight_assignment.self_attention.self_attention import SelfAttention
+from snippets.weight_assignment.self_attention.sliding_window import SlidingWindowAttention
 from snippets.weight_assignment.self_attention.transformer import (
     DecoderLayer,
     EncoderLayer,
@@ -42,6 +43,24 @@ def multi_head() -> Pair:
     theirs = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True)
     theirs.load_state_dict(stacked(ours))
     return Pair("torch.nn.MultiheadAttention", ours, to_itself(theirs), (tokens(),))
+
+
+def sliding_window() -> Pair:
+    """At 8192 tokens and a window of 256, beside one mask for all pairs, which is made before."""
+    ours = SlidingWindowAttention(64, 2, 256)
+    distance = torch.arange(8192)[:, None] - torch.arange(8192)
+    visible = (distance >= 0) & (distance < 256)
+
+    def run(x: Tensor) -> Tensor:
+        q, k, v = (
+            part(x).unflatten(2, (2, -1)).transpose(1, 2) for part in (ours.q_proj, ours.k_proj, ours.v_proj)
+        )
+        y: Tensor = ours.out_proj(F.scaled_dot_product_attention(q, k, v, visible).transpose(1, 2).flatten(2))
+        return y
+
+    return Pair(
+        "torch.nn.functional.scaled_dot_product_attention, mask", ours, run, (torch.randn(1, 8192, 64),)
+    )
 
 
 def transformer_encoder() -> Pair:

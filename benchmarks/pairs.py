@@ -14,6 +14,7 @@ PAIRS: dict[str, Callable[[], Pair]] = {
         against_torch.gumbel,
         against_torch.self_attention,
         against_torch.multi_head,
+        against_torch.sliding_window,
         against_torch.transformer_encoder,
         against_torch.transformer_decoder,
         against_pytorchcv.senet,

@@ -20,7 +20,13 @@ from figures.attention_domain.spatial import non_local
 from figures.foundations import masks, structured_masks
 from figures.style import Say, english, picture
 from figures.weight_assignment.hard import gumbel, luong_local
-from figures.weight_assignment.self_attention import grouped_query, kv_cache, latent, multi_head
+from figures.weight_assignment.self_attention import (
+    grouped_query,
+    kv_cache,
+    latent,
+    multi_head,
+    sliding_window,
+)
 from sitekit import exploration
 from sitekit.errors import BuildError
 from sitekit.hooks.explorations import PANEL
@@ -41,6 +47,7 @@ GUMBEL = "weight-assignment/hard/gumbel/"
 GROUPED_QUERY = "weight-assignment/self-attention/grouped-query/"
 LATENT = "weight-assignment/self-attention/latent/"
 LUONG_LOCAL = "weight-assignment/hard/luong-local/"
+SLIDING_WINDOW = "weight-assignment/self-attention/sliding-window/"
 KV_CACHE = "weight-assignment/self-attention/kv-cache/"
 
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
@@ -407,3 +414,13 @@ def test_a_dial_counts_what_the_module_takes(page: Page, address: str, kept: int
     shares = chart.locator("> span").evaluate_all(SHARES)
     assert shares == pytest.approx((counts / counts.max()).tolist(), abs=0.003)
     assert number(chart.locator("small").inner_text()) == pytest.approx(counts.max().item() / 1e9, rel=0.05)
+
+
+@pytest.mark.parametrize("window", sliding_window.WINDOWS)
+def test_causal_and_one_window_are_the_module(page: Page, address: str, window: int) -> None:
+    panel = opened(page, address, SLIDING_WINDOW)
+    for size in sliding_window.WINDOWS:
+        panel.get_by_label(f"window {size}").set_checked(size == window)
+    computed = sliding_window.layer(window).attention(sliding_window.letters()[None])[0, 0].detach()
+    wait_for(True, lambda: torch.equal(shown(panel).isnan(), computed == 0))
+    same(shown(panel).nan_to_num(), computed, top(panel))

@@ -76,6 +76,7 @@ NAMES = {
     "multi_head": ("MHA", "mutli-head", "多头注意力"),
     "transformer": ("pre-norm", "transfomer", "编码器与解码器"),
     "grouped_query": ("GQA", "multi-qurey attention", "分组查询注意力"),
+    "sliding_window": ("SWA", "slidng window", "滑动窗口"),
     "kv_cache": ("KV cache", "incremental decodng", "KV缓存"),
     "latent": ("MLA", "latent atention", "多头潜在注意力"),
     "senet": ("SE", "squeez-and-excitation", "挤压与激励"),
