@@ -3,13 +3,21 @@
 from collections.abc import Callable
 from functools import partial
 
-from benchmarks import against_fightingcv, against_mmcv, against_pytorchcv, against_torch, against_torchnlp
+from benchmarks import (
+    against_fightingcv,
+    against_mmcv,
+    against_pytorchcv,
+    against_torch,
+    against_torchnlp,
+    against_usual,
+)
 from benchmarks.pair import Pair, alone
 from snippets.catalogue import CATALOGUE
 
 PAIRS: dict[str, Callable[[], Pair]] = {
     function.__name__: function
     for function in (
+        against_usual.rotary,
         against_torchnlp.luong_global,
         against_torch.gumbel,
         against_torch.self_attention,

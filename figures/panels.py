@@ -102,7 +102,7 @@ class Slider:
 
 @dataclass(frozen=True)
 class Dial:
-    """Turn one or two settings.
+    """Turn one, two or three settings.
 
     Attributes:
         sliders: the settings.

@@ -97,6 +97,8 @@ OTHERS = {
     "to_mha": "the shape is given beside the mask",
     "update_baseline": "a mean over all rewards",
     "hybrid_loss": "takes an episode, not tensors",
+    "angles": "each position by itself",
+    "rotate": "one cosine for many vectors turns them alike",
     "updated": "element by element, of one shape",
 }
 """Functions that are not called here, each with its reason."""

@@ -17,7 +17,7 @@ from figures.attention_domain.channel import senet
 from figures.attention_domain.channel_spatial import cbam
 from figures.attention_domain.spatial import index as spatial
 from figures.attention_domain.spatial import non_local
-from figures.foundations import masks, structured_masks
+from figures.foundations import masks, rotary, structured_masks
 from figures.style import Say, english, picture
 from figures.weight_assignment.hard import gumbel, luong_local
 from figures.weight_assignment.self_attention import (
@@ -41,6 +41,7 @@ NON_LOCAL = "attention-domain/spatial/non-local/"
 MULTI_HEAD = "weight-assignment/self-attention/multi-head/"
 MASKS = "foundations/masks/"
 STRUCTURED_MASKS = "foundations/structured-masks/"
+ROTARY = "foundations/rotary/"
 SENET = "attention-domain/channel/senet/"
 CBAM = "attention-domain/channel-spatial/cbam/"
 GUMBEL = "weight-assignment/hard/gumbel/"
@@ -385,6 +386,24 @@ def test_a_dial_pools_the_heads_of_the_module(page: Page, address: str, stop: in
         fields = panel.locator("figure").all()
         for field, computed in zip(fields, grouped_query.maps(share, kv_heads), strict=True):
             torch.testing.assert_close(shown(field), computed.double(), atol=1.01 / 255, rtol=0)
+
+
+@pytest.mark.parametrize(("pair", "query", "key"), [(0, 7, 3), (1, 0, 11), (3, 11, 10)])
+def test_a_dial_turns_a_pair_of_the_module(page: Page, address: str, pair: int, query: int, key: int) -> None:
+    panel = opened(page, address, ROTARY)
+    for slider, stop in zip(panel.get_by_role("slider").all(), (pair, query, key), strict=True):
+        slider.fill(str(stop))
+    vectors = rotary.turned_pair(pair)
+    arrows, table = panel.locator("figure").all()
+    for place, share in ((query, 1.0), (key, 0.5)):
+        drawn = rotary.arrow(vectors[place]) > 0
+        assert (shown(arrows)[drawn] >= share - 0.01).all()
+    scores = (vectors @ vectors.T).double()
+    distance = torch.arange(rotary.PLACES)[:, None] - torch.arange(rotary.PLACES)
+    found = shown(table, "berlin", 127)
+    as_far = distance == query - key
+    torch.testing.assert_close(found[as_far], scores[as_far], atol=1.01 / 127, rtol=0)
+    assert (found[~as_far].abs() <= rotary.FAINT + 0.01).all()
 
 
 @pytest.mark.parametrize(("letters", "window"), [(1, 4), (9, 4), (11, 1), (11, 8)])

@@ -1,4 +1,4 @@
-// One or two settings, and what the module does at each stop.
+// One, two or three settings, and what the module does at each stop.
 import { element, largest, picture, short } from "./parts.js"
 
 // Numbers as bars, the highest of which is as high as the box unless the field has a top
