@@ -21,14 +21,12 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "aliases": ("Also called", "别名"),
     "evidence": ("Evidence", "依据"),
     "used by": ("Used by", "使用情况"),
+    "count of": ("{count} of {counted} model families", "{counted} 个模型家族中有 {count} 个"),
     "used by families": (
-        "{count} of {counted} model families in {package}, for example {names}",
-        "{package} 的 {counted} 个模型家族中有 {count} 个，例如 {names}",
+        "{families} in {package}, for example {names}",
+        "{package} 的 {families}，例如 {names}",
     ),
-    "used by named": (
-        "{count} of {counted} model families in {package}: {names}",
-        "{package} 的 {counted} 个模型家族中有 {count} 个：{names}",
-    ),
+    "used by named": ("{families} in {package}: {names}", "{package} 的 {families}：{names}"),
     "copy": ("Copy {file}", "复制 {file}"),
     "copied": ("Copied", "已复制"),
     "download": ("Download", "下载"),

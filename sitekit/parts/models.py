@@ -9,10 +9,7 @@ from sitekit.parts import part
 from sitekit.pieces.cache import constant, layers, per_token, size
 from sitekit.pieces.controls import filters, two_names
 from sitekit.pieces.elements import element
-from sitekit.pieces.used import census
-
-COMMON = ("multi_head", "online_softmax", "transformer")
-"""Nearly everywhere, or no property of a layer: the table is wide enough without."""
+from sitekit.pieces.used import COMMON, census
 
 FIRST_TWO = ("deepseek_v3", "qwen3_next")
 

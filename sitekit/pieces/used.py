@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sitekit.language import Language
-from sitekit.pieces.elements import code
+from sitekit.pieces.elements import code, link
 from sitekit.pieces.recorded import recorded
 
 KNOWN = (
@@ -24,26 +24,33 @@ KNOWN = (
 """Families that many readers know: examples are taken from these first."""
 
 
+COMMON = ("multi_head", "online_softmax", "transformer")
+"""Nearly everywhere, or no property of a layer: the table of models is wide enough without their columns."""
+
+
 class Used(NamedTuple):
     """Who uses a mechanism.
 
     Attributes:
+        slug: the mechanism.
         families: those that do, first the examples that many know.
         counted: how many families were looked at.
         package: name and version of the package that holds them.
     """
 
+    slug: str
     families: Sequence[str]
     counted: int
     package: str
 
     def sentence(self, language: Language) -> str:
-        """Return the count with examples."""
+        """Return the count, a link to the families in the table of models, with examples."""
         names = language.separator.join(map(code, self.families[:3]))
         key = "used by families" if len(self.families) > 3 else "used by named"
-        return language.word(
-            key, count=len(self.families), counted=self.counted, names=names, package=self.package
-        )
+        count = language.word("count of", count=len(self.families), counted=self.counted)
+        query = "" if self.slug in COMMON else f"?uses={self.slug}"
+        families = link(f"/models.md{query}#families", count)
+        return language.word(key, families=families, names=names, package=self.package)
 
 
 def census() -> dict[str, Any]:
@@ -58,4 +65,4 @@ def used_by(slug: str) -> Used | None:
         return None
     families = [name for name, row in found["families"].items() if slug in row["uses"]]
     families.sort(key=lambda name: KNOWN.index(name) if name in KNOWN else len(KNOWN))
-    return Used(families, len(found["families"]), f"{found['package']} {found['version']}")
+    return Used(slug, families, len(found["families"]), f"{found['package']} {found['version']}")

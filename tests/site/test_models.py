@@ -125,6 +125,15 @@ def test_families_are_found_by_name_and_mechanism(models: Page) -> None:
     wait_for(["kimi_linear"], lambda: shown(models))
 
 
+@pytest.mark.parametrize("language", ["", "zh/"])
+def test_a_card_leads_to_the_families_that_use_its_mechanism(page: Page, address: str, language: str) -> None:
+    page.goto(address + language + "attention-domain/channel/senet/")
+    page.locator(".atlas-card a[href*='uses=senet']").click()
+    users = [name for name, row in FOUND["families"].items() if "senet" in row["uses"]]
+    wait_for(users, lambda: shown(page))
+    expect(page.locator("select[name=uses]")).to_have_value("senet")
+
+
 def test_two_families_stand_side_by_side(page: Page, address: str) -> None:
     page.goto(address + "models/")
     beside = page.locator(".atlas-beside tr")

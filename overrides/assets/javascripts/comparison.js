@@ -69,6 +69,11 @@ for (const part of document.querySelectorAll(".atlas-comparison, .atlas-models")
     status.value = part.dataset.shown.replace("{shown}", count).replace("{all}", rows.length);
   };
 
+  // The address may bring choices
+  const brought = new URLSearchParams(location.search);
+  for (const list of lists.filter(({ name }) => brought.has(name))) list.value = brought.get(list.name);
+  if (lists.some((list) => list.value)) filter();
+
   controls.addEventListener("input", filter);
   controls.addEventListener("submit", (event) => event.preventDefault());
 }
