@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from benchmarks.pair import Pair
 from snippets.weight_assignment.hard.gumbel import GumbelAttention
 from snippets.weight_assignment.self_attention.multi_head import MultiHeadAttention
+from snippets.weight_assignment.self_attention.online_softmax import OnlineSoftmaxAttention
 from snippets.weight_assignment.self_attention.self_attention import SelfAttention
 from snippets.weight_assignment.self_attention.sliding_window import SlidingWindowAttention
 from snippets.weight_assignment.self_attention.transformer import (
@@ -63,6 +64,22 @@ def sliding_window() -> Pair:
     )
 
 
+def online_softmax() -> Pair:
+    return Pair(
+        "F.scaled_dot_product_attention", OnlineSoftmaxAttention(), F.scaled_dot_product_attention, long()
+    )
+
+
+def online_softmax_explicit() -> Pair:
+    ours = OnlineSoftmaxAttention()
+
+    def run(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        y: Tensor = (query @ key.mT * query.shape[-1] ** -0.5).softmax(dim=-1) @ value
+        return y
+
+    return Pair("the explicit softmax", ours, run, long())
+
+
 def transformer_encoder() -> Pair:
     ours = EncoderLayer(WIDTH, HEADS, 4 * WIDTH, dropout=0.0)
     theirs = nn.TransformerEncoderLayer(WIDTH, HEADS, 4 * WIDTH, dropout=0.0, batch_first=True)
@@ -85,6 +102,12 @@ def transformer_decoder() -> Pair:
 
 def tokens() -> Tensor:
     return torch.randn(BATCH, TOKENS, WIDTH)
+
+
+def long() -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of one head, 8192 tokens."""
+    query, key, value = torch.randn(3, 1, 1, 8192, 64)
+    return query, key, value
 
 
 def to_itself(theirs: nn.MultiheadAttention) -> Callable[[Tensor], Tensor]:

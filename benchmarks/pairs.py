@@ -23,6 +23,8 @@ PAIRS: dict[str, Callable[[], Pair]] = {
         against_torch.self_attention,
         against_torch.multi_head,
         against_torch.sliding_window,
+        against_torch.online_softmax,
+        against_torch.online_softmax_explicit,
         against_torch.transformer_encoder,
         against_torch.transformer_decoder,
         against_pytorchcv.senet,
@@ -44,7 +46,7 @@ PAIRS: dict[str, Callable[[], Pair]] = {
 
 def mechanism(name: str) -> str:
     """Return the mechanism that a pair is about; the Transformer has a pair for each kind of layer."""
-    return name.removesuffix("_encoder").removesuffix("_decoder")
+    return name.removesuffix("_encoder").removesuffix("_decoder").removesuffix("_explicit")
 
 
 ALONE: dict[str, Callable[[], Pair]] = {

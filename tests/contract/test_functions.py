@@ -99,6 +99,8 @@ OTHERS = {
     "hybrid_loss": "takes an episode, not tensors",
     "angles": "each position by itself",
     "rotate": "one cosine for many vectors turns them alike",
+    "update": "one step of a loop, with what the step before returned",
+    "start": "its tensor gives the sizes alone",
     "updated": "element by element, of one shape",
 }
 """Functions that are not called here, each with its reason."""

@@ -25,6 +25,7 @@ from figures.weight_assignment.self_attention import (
     kv_cache,
     latent,
     multi_head,
+    online_softmax,
     sliding_window,
 )
 from sitekit import exploration
@@ -50,6 +51,7 @@ LATENT = "weight-assignment/self-attention/latent/"
 LUONG_LOCAL = "weight-assignment/hard/luong-local/"
 SLIDING_WINDOW = "weight-assignment/self-attention/sliding-window/"
 KV_CACHE = "weight-assignment/self-attention/kv-cache/"
+ONLINE_SOFTMAX = "weight-assignment/self-attention/online-softmax/"
 
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 
@@ -373,6 +375,22 @@ def test_a_dial_turns_a_setting_of_the_module(page: Page, address: str, centre: 
     shares = panel.locator(".atlas-chart > span").evaluate_all(SHARES)
     assert shares == pytest.approx(computed.tolist(), abs=0.003)
     expect(panel.locator("label output").first).to_have_text(f"{centre}.3")
+
+
+@pytest.mark.parametrize(("come", "block"), [(0, 4), (7, 2), (7, 4), (16, 1)])
+def test_a_dial_reads_whole_blocks_of_keys(page: Page, address: str, come: int, block: int) -> None:
+    panel = opened(page, address, ONLINE_SOFTMAX)
+    keys, per_block = panel.get_by_role("slider").all()
+    keys.fill(str(come))
+    per_block.fill(str(online_softmax.BLOCKS.index(block)))
+    read = come // block * block
+    scores, value = online_softmax.keys()
+    weights = torch.zeros(len(online_softmax.READ))
+    weights[:read] = scores[0, 0, 0, :read].softmax(dim=0)
+    shares = panel.locator(".atlas-chart").first.locator("> span").evaluate_all(SHARES)
+    assert shares == pytest.approx(weights.tolist(), abs=0.003)
+    seen = shown(panel.locator("figure").last, "gray").float()
+    torch.testing.assert_close(seen, (weights @ value[0, 0]).view(8, 8), atol=0.01, rtol=0)
 
 
 @pytest.mark.parametrize(("stop", "kv_heads"), [(0, 4), (1, 2), (2, 1)])

@@ -80,6 +80,7 @@ NAMES = {
     "sliding_window": ("SWA", "slidng window", "滑动窗口"),
     "kv_cache": ("KV cache", "incremental decodng", "KV缓存"),
     "latent": ("MLA", "latent atention", "多头潜在注意力"),
+    "online_softmax": ("flash attention", "FlashAtention", "在线softmax"),
     "senet": ("SE", "squeez-and-excitation", "挤压与激励"),
     "eca": ("ECA", "effcient channel attention", "高效通道注意力"),
     "srm": ("SRM", "stlye pooling", "风格重标定"),
