@@ -26,6 +26,7 @@ from figures.weight_assignment.self_attention import (
     latent,
     multi_head,
     online_softmax,
+    sink,
     sliding_window,
 )
 from sitekit import exploration
@@ -52,6 +53,7 @@ LUONG_LOCAL = "weight-assignment/hard/luong-local/"
 SLIDING_WINDOW = "weight-assignment/self-attention/sliding-window/"
 KV_CACHE = "weight-assignment/self-attention/kv-cache/"
 ONLINE_SOFTMAX = "weight-assignment/self-attention/online-softmax/"
+SINK = "weight-assignment/self-attention/sink/"
 
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 
@@ -461,3 +463,14 @@ def test_causal_and_one_window_are_the_module(page: Page, address: str, window: 
     computed = sliding_window.layer(window).attention(sliding_window.letters()[None])[0, 0].detach()
     wait_for(True, lambda: torch.equal(shown(panel).isnan(), computed == 0))
     same(shown(panel).nan_to_num(), computed, top(panel))
+
+
+@pytest.mark.parametrize(("match", "logit"), [(0, -4), (4, 0), (8, 8)])
+def test_a_dial_turns_score_and_sink_of_the_module(page: Page, address: str, match: int, logit: int) -> None:
+    panel = opened(page, address, SINK)
+    score, level = panel.get_by_role("slider").all()
+    score.fill(str(sink.MATCHES.index(match)))
+    level.fill(str(sink.LOGITS.index(logit)))
+    weights = sink.weights(match, logit)
+    shares = panel.locator(".atlas-chart > span").evaluate_all(SHARES)
+    assert shares == pytest.approx([*weights.tolist(), 1 - weights.sum().item()], abs=0.003)

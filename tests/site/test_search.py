@@ -78,6 +78,7 @@ NAMES = {
     "transformer": ("pre-norm", "transfomer", "编码器与解码器"),
     "grouped_query": ("GQA", "multi-qurey attention", "分组查询注意力"),
     "sliding_window": ("SWA", "slidng window", "滑动窗口"),
+    "sink": ("StreamingLLM", "atention sink", "注意力汇点"),
     "kv_cache": ("KV cache", "incremental decodng", "KV缓存"),
     "latent": ("MLA", "latent atention", "多头潜在注意力"),
     "online_softmax": ("flash attention", "FlashAtention", "在线softmax"),
