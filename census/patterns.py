@@ -40,7 +40,7 @@ CROSS = (
 )
 NORM = r"self\.(?:q|qk|query)_?(?:layer_?)?norm = "
 GATED = (
-    r"att\w*_output\w*(?:\.float\(\))? \* (?:torch\.sigmoid\(|gate\b)"
+    r"att\w*_output\w*(?:\.float\(\))? \* (?:torch\.sigmoid\(|gate(?:_states)?\b)"
     r"|sigmoid\((?:gate_states|self\.output_gate\(hidden_states\))\) \* attn_output"
     r"|output \* torch\.sigmoid\(gate_states\)"
     r"|self\.g_proj\(x\)\.sigmoid\(\) \* y"
@@ -78,7 +78,7 @@ PATTERNS = (
         "structured_masks",
         ("packing, blocks", "打包与分块"),
         (
-            r"cu_seqlens|block_sequence_ids|packed_sequence_mask|create_chunked_causal_mask|(?:or|and)_mask_function=",
+            r"cu_seq_?lens|block_sequence_ids|packed_sequence_mask|create_chunked_causal_mask|(?:or|and)_mask_function=",
         ),
     ),
     Pattern("online_softmax", ("Flash", "Flash"), (r"_supports_flash_attn = True",)),

@@ -19,6 +19,7 @@ MULTI_HEAD = "weight-assignment/self-attention/multi-head/"
 CROSS_ATTENTION = "weight-assignment/soft/cross-attention/"
 TRANSFORMER = "weight-assignment/self-attention/transformer/"
 CRISS_CROSS = "attention-domain/spatial/criss-cross/"
+MODELS = "models/"
 
 TYPED = {
     "se block": SENET,
@@ -54,6 +55,10 @@ TYPED = {
     "transfromer": TRANSFORMER,
     "~softmax*": "foundations/scores/",
     "通道注意力机制": "attention-domain/channel/",
+    "cache calculator": MODELS,
+    "缓存计算器": MODELS,
+    "deepseek": MODELS,
+    "模型家族": MODELS,
 }
 HOLDS = {"3x3": "3×3", "3 × 3": "3×3", "1×1卷积": "1×1"}  # any page with it
 

@@ -95,7 +95,7 @@ def figure(say: Say = english) -> Figure:
     image = picture("astronaut", SIZE)
     drawn, axes = new_figure(3, 2, height=7.2, height_ratios=(2.7, 1.2, 1.2))
     above = clear_row(axes[:2]).subgridspec(3, 1, height_ratios=(LENGTH, LENGTH + 1, LENGTH))
-    trick([drawn.add_subplot(row) for row in above], say)
+    trick([drawn.add_subplot(above[row]) for row in range(3)], say)
     photograph, *maps = axes[2:]
     show_image(photograph, image, say("query", "查询"))
     mark(photograph, *QUERY)
