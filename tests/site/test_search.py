@@ -84,6 +84,7 @@ NAMES = {
     "grouped_query": ("GQA", "multi-qurey attention", "分组查询注意力"),
     "sliding_window": ("SWA", "slidng window", "滑动窗口"),
     "sink": ("StreamingLLM", "atention sink", "注意力汇点"),
+    "paged": ("vLLM", "block tabel", "分页注意力"),
     "kv_cache": ("KV cache", "incremental decodng", "KV缓存"),
     "latent": ("MLA", "latent atention", "多头潜在注意力"),
     "online_softmax": ("flash attention", "FlashAtention", "在线softmax"),
