@@ -82,8 +82,8 @@ def _figure(data: NotebookNode, alt: str, name: str) -> str:
         source = f"data:image/png;base64,{data['image/png'].strip()}"
         return f'<div class="atlas-figure"><img alt="{alt}" src="{source}"></div>'
     svg = clean(data["image/svg+xml"], name).replace("<svg", f'<svg aria-label="{alt}"', 1)
-    width, _ = size(svg)
-    style = f"max-width: {width * 4 / 3:.0f}px"  # a point is 4/3 pixels
+    width, height = size(svg)
+    style = f"max-width: {width * 4 / 3:.0f}px; --ratio: {width / height:.3f}"  # a point is 4/3 pixels
     return f'<div class="atlas-figure" style="{style}">{svg}</div>'
 
 

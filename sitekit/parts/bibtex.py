@@ -5,7 +5,7 @@ from html import escape
 from sitekit import references
 from sitekit.language import Language
 from sitekit.parts import part
-from sitekit.pieces.elements import element
+from sitekit.pieces.elements import code_block, element
 
 
 @part("bibtex")
@@ -15,5 +15,5 @@ def bibtex(body: str, language: Language) -> str:
     Raises:
         BuildError: docs/references.bib does not hold the key.
     """
-    entry = element("code", escape(references.bibtex(body.strip())), class_="language-bibtex", tabindex="0")
-    return element("div", element("pre", entry), class_="atlas-bibtex highlight")
+    entry = code_block(escape(references.bibtex(body.strip())), "bibtex")
+    return element("div", entry, class_="atlas-bibtex highlight")

@@ -12,7 +12,7 @@ from sitekit.closure import digest
 from sitekit.language import Language
 from sitekit.parts import part
 from sitekit.paths import ROOT
-from sitekit.pieces.elements import element
+from sitekit.pieces.elements import code_block, element
 from sitekit.pieces.named import mechanism_named
 from sitekit.pieces.prose import inline
 from sitekit.remembered import Remembered
@@ -32,7 +32,7 @@ def changed(body: str, language: Language) -> str:
     name = inline(pages.short_title(pages.page(relative), language), language)
     summary = element("summary", language.word("changed since", name=name))
     coloured = highlight(lines, DiffLexer(), HtmlFormatter(nowrap=True))
-    block = element("pre", element("code", coloured, class_="language-diff", tabindex="0"))
+    block = code_block(coloured, "diff")
     note = element("p", escape(language.word("without docstrings")), class_="atlas-note")
     return element(
         "details", summary + note + element("div", block, class_="highlight"), class_="atlas-changed"

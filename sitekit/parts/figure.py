@@ -11,6 +11,7 @@ from sitekit.pieces.elements import element
 from sitekit.pieces.named import chosen, mechanism_named
 from sitekit.pieces.panel import panel
 from sitekit.store import drawing
+from sitekit.svg import size
 
 
 @part("figure")
@@ -32,4 +33,6 @@ def figure(body: str, language: Language) -> str:
 
 def _labelled(path: str, label: str, language: Language) -> str:
     named = drawing(path, language).replace("<svg ", f'<svg aria-label="{escape(label)}" ', 1)
-    return element("figure", panel(path, language) + named, class_="atlas-figure")
+    width, height = size(named)
+    shape = f"--ratio: {width / height:.3f}"
+    return element("figure", panel(path, language) + named, class_="atlas-figure", style=shape)

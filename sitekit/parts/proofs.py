@@ -10,7 +10,7 @@ from sitekit.errors import fail
 from sitekit.language import Language
 from sitekit.pages import PROVED
 from sitekit.parts import part
-from sitekit.pieces.elements import code, element, grouped_table, link
+from sitekit.pieces.elements import code, code_block, element, grouped_table, link
 from sitekit.pieces.named import chosen, mechanism_named
 from sitekit.pieces.prose import inline
 from sitekit.pieces.recorded import recorded
@@ -37,7 +37,7 @@ def proofs(body: str, language: Language) -> str:
     file = proof(subject)
     facts = {key: found[key] for key in ("torch", "date", "tests", "seconds")}
     note = element("p", escape(language.word("proved with", **facts)), class_="atlas-note")
-    command = element("pre", element("code", f"pytest {file}", class_="language-bash", tabindex="0"))
+    command = code_block(f"pytest {file}", "bash")
     links = [link(f"/{PROVED}", language.word("how"))]
     if repository := os.environ.get("REPO_URL"):
         links.insert(0, link(f"{repository}/blob/main/{file}", language.word("test file")))

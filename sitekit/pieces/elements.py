@@ -29,6 +29,17 @@ def code(text: str) -> str:
     return element("code", escape(text))
 
 
+def code_block(content: str, language: str) -> str:
+    """Return lines of code, which are HTML; the style sheet learns how many they are.
+
+    >>> code_block("x = 1", "python")
+    '<pre><code class="language-python" tabindex="0" style="--lines: 1">x = 1</code></pre>'
+    """
+    lines = len(content.splitlines())
+    attributes = {"class_": f"language-{language}", "tabindex": "0", "style": f"--lines: {lines}"}
+    return element("pre", element("code", content, **attributes))
+
+
 def formula(tex: str) -> str:
     """Return a formula in a line of text; sitekit.markdown.formulas turns it into MathML."""
     return element("span", escape(rf"\({tex}\)", quote=False), class_="arithmatex")

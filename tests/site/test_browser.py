@@ -217,7 +217,7 @@ def test_docstrings_can_be_hidden(browser: Browser, address: str, script: bool) 
         box.focus()
         page.keyboard.press("Space")
         expect(block.locator(".atlas-docstring").first).to_be_hidden()
-        assert block.locator("code").inner_text().strip().splitlines() == left
+        wait_for(left, lambda: block.locator("code").inner_text().strip().splitlines())
         if script:
             block.locator(".md-code__button").first.click()
             wait_for(left, lambda: page.evaluate("navigator.clipboard.readText()").splitlines())
@@ -576,6 +576,23 @@ def test_nothing_moves_while_a_page_loads(page: Page, address: str, name: str, s
     page.add_init_script(NOTE_SHIFTS)
     page.goto(address + name, wait_until="networkidle")
     assert page.evaluate("moved") == 0
+
+
+HEIGHTS = """(selector) => [...document.querySelectorAll(selector)].map((part) => {
+  const expected = part.offsetHeight
+  part.style.contentVisibility = "visible"
+  return part.offsetHeight - expected
+})"""
+
+
+def test_heights_are_known_before_the_reader_comes_near(page: Page, address: str) -> None:
+    """A figure may have a button above it."""
+    page.set_viewport_size(PHONE)
+    page.goto(address + MECHANISM)
+    blocks, figures = (page.evaluate(HEIGHTS, part) for part in ("pre > code", ".atlas-figure"))
+    assert len(blocks) > 2
+    assert max(map(abs, blocks)) <= 1
+    assert [found for found in figures if abs(found) > 64] == []
 
 
 def test_a_link_into_a_page_leads_to_its_place(page: Page, address: str) -> None:
