@@ -331,7 +331,7 @@ CATALOGUE = _by_slug(
                 "块扩散",
                 "树形掩码",
             ),
-            related=("masks", "multi_head", "transformer"),
+            related=("masks", "sliding_window", "multi_head", "transformer"),
         ),
         Mechanism(
             path="foundations/rotary",
@@ -579,6 +579,7 @@ CATALOGUE = _by_slug(
             parameters="layers*(28*E**2 + 32*E)",
             macs="layers*(14*B*(S + T)*E**2 + 2*B*E*(S**2 + S*T + T**2))",
             complexity=r"O((S + T) E^2 + (S + T)^2 E)",
+            state=State(per_token="2*layers*E", per_sequence="2*layers*S*E"),
             evidence=(Evidence.PAPER, Evidence.CODE),
             aliases=(
                 "Transformer",
@@ -615,7 +616,7 @@ CATALOGUE = _by_slug(
                 "滑动窗口",
                 "局部全局交替",
             ),
-            related=("kv_cache", "multi_head", "masks", "luong_local"),
+            related=("kv_cache", "multi_head", "structured_masks", "masks", "luong_local"),
         ),
         Mechanism(
             path="weight_assignment/self_attention/kv_cache",

@@ -16,14 +16,17 @@ SPDX-License-Identifier: MIT
 import math
 import operator
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def sinusoidal_positions(length: int, width: int) -> Tensor:
+def sinusoidal_positions(length: int, width: int, first: int = 0) -> Tensor:
     """Return sin(p / 10000^(2i / width)) at feature 2i and the cosine at 2i + 1: (length, width), float64.
+
+    Positions p are those from `first` on.
 
     Raises:
         ValueError: `width` is odd or below 2.
@@ -35,17 +38,20 @@ def sinusoidal_positions(length: int, width: int) -> Tensor:
     if width < 2 or width % 2:
         raise ValueError(f"width {width} must be even and at least 2")
     speed = 10000 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)  # (width / 2)
-    angle = torch.arange(length, dtype=torch.float64)[:, None] * speed  # (length, width / 2)
+    place = torch.arange(first, first + length, dtype=torch.float64)
+    angle = place[:, None] * speed  # (length, width / 2)
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)  # (length, width)
 
 
-def causal_mask(length: int, device: torch.device | str | None = None) -> Tensor:
-    """Return the mask that hides later tokens: (1, 1, length, length), True = may be attended.
+def causal_mask(length: int, device: torch.device | str | None = None, past: int = 0) -> Tensor:
+    """Return the mask that hides later tokens: (1, 1, length, past + length), True = may be attended.
+
+    `past` tokens, which all may see, stand before those that ask.
 
     >>> causal_mask(3)[0, 0].int().tolist()
     [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
     """
-    return torch.ones(1, 1, length, length, dtype=torch.bool, device=device).tril()
+    return torch.ones(1, 1, length, past + length, dtype=torch.bool, device=device).tril(past)
 
 
 class Attention(nn.Module):
@@ -87,7 +93,8 @@ class Attention(nn.Module):
 
     def attention(self, x: Tensor, memory: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return g, the weights of each head: (B, heads, T, S)."""
-        q, k = self._queries_and_keys(x, memory, mask)
+        self._check(x, memory, mask)
+        q, k = self._split(self.q_proj(x)), self._split(self.k_proj(memory))
         scores: Tensor = (q / math.sqrt(q.shape[-1])) @ k.mT  # (B, heads, T, S)
         if mask is None:
             return scores.softmax(dim=-1)
@@ -95,24 +102,28 @@ class Attention(nn.Module):
         return scores.softmax(dim=-1).masked_fill(~mask, 0.0)  # the last step empties rows without a key
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return f(g, memory) by the fused kernel, which never stores the weights: (B, T, E)."""
-        q, k = self._queries_and_keys(x, memory, mask)
-        v = self._split(self.v_proj(memory))  # (B, heads, S, d)
-        heads = F.scaled_dot_product_attention(q, k, v, mask)  # (B, heads, T, d)
+        """Return f(g, memory): (B, T, E)."""
+        self._check(x, memory, mask)
+        return self.read(x, *self.project(memory), mask)
+
+    def project(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the keys and values of the memory: (B, S, E) -> twice (B, heads, S, d)."""
+        return self._split(self.k_proj(memory)), self._split(self.v_proj(memory))
+
+    def read(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Read what was projected, by the fused kernel, which never stores the weights: (B, T, E)."""
+        q = self._split(self.q_proj(x))  # (B, heads, T, d)
+        heads = F.scaled_dot_product_attention(q, keys, values, mask)  # (B, heads, T, d)
         output: Tensor = self.out_proj(heads.transpose(1, 2).flatten(2))  # (B, T, E)
         return output
 
-    def _queries_and_keys(self, x: Tensor, memory: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Check the shapes and project: (B, heads, T, d) and (B, heads, S, d)."""
+    def _check(self, x: Tensor, memory: Tensor, mask: Tensor | None) -> None:
         if x.dim() != 3 or memory.dim() != 3 or x.shape[0] != memory.shape[0]:
             raise ValueError(
                 f"x {tuple(x.shape)} and memory {tuple(memory.shape)} must be (B, T, E) and (B, S, E) "
                 "with the same B"
             )
-        q, k = self._split(self.q_proj(x)), self._split(self.k_proj(memory))
-        if mask is not None:
-            _check(mask, (*q.shape[:3], k.shape[2]))
-        return q, k
+        _check_mask(mask, (x.shape[0], self.num_heads, x.shape[1], memory.shape[1]))
 
     def _split(self, x: Tensor) -> Tensor:
         B, N, E = x.shape
@@ -189,6 +200,22 @@ class EncoderLayer(nn.Module):
         return output
 
 
+class LayerState(NamedTuple):
+    """What a decoder layer keeps: of the target so far, and of the memory, which does not grow.
+
+    Attributes:
+        keys, values: (B, heads, t, d), of the t target tokens that were read.
+        memory_keys, memory_values: (B, heads, S, d).
+        memory_mask: bool, four dimensions that broadcast to (B, heads, 1, S); None if all may be attended.
+    """
+
+    keys: Tensor
+    values: Tensor
+    memory_keys: Tensor
+    memory_values: Tensor
+    memory_mask: Tensor | None
+
+
 class DecoderLayer(nn.Module):
     """Causal self-attention, attention to the encoder's output `memory`, feed-forward network.
 
@@ -201,11 +228,14 @@ class DecoderLayer(nn.Module):
         - memory_mask: bool, True = may be attended; four dimensions that broadcast to (B, heads, T, S)
         - attention(x, memory): (B, heads, T, S), the weights of the cross-attention
         - forward(x, memory): (B, T, E)
+        - start(memory): a `LayerState`, for a mask with T = 1
+        - step(x, state): (B, T, E), the next tokens, and the new state
 
     Second derivatives and forward mode need the kernel that `Attention` names, by `sdpa_kernel`.
 
     Raises:
-        ValueError: as in `EncoderLayer`, or the shapes of `x`, `memory` and `memory_mask` do not fit.
+        ValueError: as in `EncoderLayer`, the shapes of `x`, `memory` and `memory_mask` do not fit, or `state`
+            is not one of this layer for `x` and its dtype.
         TypeError: `memory_mask` is not bool.
     """
 
@@ -230,10 +260,41 @@ class DecoderLayer(nn.Module):
         output: Tensor = self.add3(x, self.feed_forward)
         return output
 
+    def start(self, memory: Tensor, memory_mask: Tensor | None = None) -> LayerState:
+        """Project the memory, once for all tokens to come."""
+        if memory.dim() != 3:
+            raise ValueError(f"memory {tuple(memory.shape)} must be (B, S, E)")
+        k, v = self.cross_attention.project(memory)  # (B, heads, S, d)
+        _check_mask(memory_mask, (*k.shape[:2], 1, k.shape[2]))
+        return LayerState(k[:, :, :0], v[:, :, :0], k, v, memory_mask)
+
+    def step(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
+        """Read the next tokens; return what `forward` would give them, and the new state."""
+        if x.dim() != 3:
+            raise ValueError(f"x {tuple(x.shape)} must be (B, T, E)")
+        k, v = self.self_attention.project(self.add1.enter(x))  # (B, heads, T, d)
+        _check_state(state, k)
+        mask = causal_mask(x.shape[1], x.device, past=state.keys.shape[2])
+        keys, values = torch.cat([state.keys, k], dim=2), torch.cat([state.values, v], dim=2)
+        memory = (state.memory_keys, state.memory_values, state.memory_mask)
+        x = self.add1(x, lambda y: self.self_attention.read(y, keys, values, mask))
+        x = self.add2(x, lambda y: self.cross_attention.read(y, *memory))
+        return self.add3(x, self.feed_forward), LayerState(keys, values, *memory)
+
     def _read_target(self, x: Tensor) -> Tensor:
         mask = causal_mask(x.shape[1], x.device)
         read: Tensor = self.add1(x, lambda y: self.self_attention(y, y, mask))
         return read
+
+
+class TransformerState(NamedTuple):
+    """What the decoder keeps between steps.
+
+    Attributes:
+        layers: one `LayerState` for each decoder layer.
+    """
+
+    layers: tuple[LayerState, ...]
 
 
 class Transformer(nn.Module):
@@ -255,12 +316,15 @@ class Transformer(nn.Module):
           target needs no mask, since no earlier token sees it
         - attention(source, target): (B, layers, heads, T, S), the cross-attention
         - forward(source, target): (B, T, E); output t has seen the whole source and target 0 to t
+        - start(source): a `TransformerState`
+        - step(target, state): (B, T, E), for the next T tokens of the target, and the new state
 
     Second derivatives and forward mode need the kernel that `Attention` names, by `sdpa_kernel`.
 
     Raises:
         ValueError: a size is below 1, E is odd or not divisible by `num_heads`, `dropout` is not in [0, 1),
-            or the shapes of `source`, `target` and `source_mask` do not fit.
+            the shapes of `source`, `target` and `source_mask` do not fit, or `state` is not one of this model
+            for `target` and its dtype.
         TypeError: `source_mask` is not bool.
 
     What comes later changes nothing before it, so all outputs can be trained at once:
@@ -268,6 +332,14 @@ class Transformer(nn.Module):
     >>> model, (source, target) = example()
     >>> output = model(source, target)
     >>> torch.allclose(model(source, target[:, :3]), output[:, :3], atol=1e-5)
+    True
+
+    To write, it reads the source once, and each target token as it comes:
+
+    >>> state = model.start(source)
+    >>> y, state = model.step(target[:, :4], state)
+    >>> y, state = model.step(target[:, 4:], state)
+    >>> torch.allclose(y, output[:, 4:], atol=1e-5)
     True
 
     Layers of the paper's base model:
@@ -322,6 +394,29 @@ class Transformer(nn.Module):
         output: Tensor = self.decoder_norm(x)
         return output
 
+    def start(self, source: Tensor, source_mask: Tensor | None = None) -> TransformerState:
+        """Encode the source, once for all target tokens to come."""
+        memory, mask = self.encode(source, source_mask), _padding(source_mask, source)
+        layers = []
+        for layer in self.decoder:
+            assert isinstance(layer, DecoderLayer)
+            layers.append(layer.start(memory, mask))
+        return TransformerState(tuple(layers))
+
+    def step(self, target: Tensor, state: TransformerState) -> tuple[Tensor, TransformerState]:
+        """Read the next target tokens; return what `forward` would give them, and the new state."""
+        if not isinstance(state, TransformerState):
+            raise ValueError(f"state {type(state).__name__} must be a TransformerState")
+        if len(state.layers) != len(self.decoder):
+            raise ValueError(f"state layers {len(state.layers)} must be {len(self.decoder)}")
+        x = self._start(target, first=state.layers[0].keys.shape[2])
+        layers = []
+        for layer, kept in zip(self.decoder, state.layers, strict=True):
+            assert isinstance(layer, DecoderLayer)
+            x, now = layer.step(x, kept)
+            layers.append(now)
+        return self.decoder_norm(x), TransformerState(tuple(layers))
+
     def attention(self, source: Tensor, target: Tensor, source_mask: Tensor | None = None) -> Tensor:
         """Return g, how each decoder layer attends to the source: (B, layers, heads, T, S)."""
         memory, mask = self.encode(source, source_mask), _padding(source_mask, source)
@@ -337,10 +432,10 @@ class Transformer(nn.Module):
         """Return the outputs: (B, S, E) and (B, T, E) -> (B, T, E)."""
         return self.decode(target, self.encode(source, source_mask), source_mask)
 
-    def _start(self, x: Tensor) -> Tensor:
+    def _start(self, x: Tensor, first: int = 0) -> Tensor:
         if x.dim() != 3:
             raise ValueError(f"tokens {tuple(x.shape)} must be (B, T, E)")
-        positions = sinusoidal_positions(x.shape[1], x.shape[2]).to(x.device, x.dtype)
+        positions = sinusoidal_positions(x.shape[1], x.shape[2], first).to(x.device, x.dtype)
         started: Tensor = self.dropout(x + positions)
         return started
 
@@ -360,8 +455,10 @@ def _padding(mask: Tensor | None, x: Tensor) -> Tensor | None:
     return mask[:, None, None, :]
 
 
-def _check(mask: Tensor, shape: tuple[int, ...]) -> None:
+def _check_mask(mask: Tensor | None, shape: tuple[int, ...]) -> None:
     """Refuse a mask that is not bool or does not broadcast to (B, heads, T, S)."""
+    if mask is None:
+        return
     if mask.dtype != torch.bool:
         raise TypeError(f"mask must be bool, True = may be attended, not {mask.dtype}")
     fits = all(n in (1, full) for n, full in zip(mask.shape[::-1], shape[::-1], strict=False))
@@ -370,6 +467,20 @@ def _check(mask: Tensor, shape: tuple[int, ...]) -> None:
             f"mask {tuple(mask.shape)} must have four dimensions that broadcast to (B, heads, T, S) = "
             f"{shape}; (T, S) is passed as mask[None, None], padding (B, S) as padding[:, None, None]"
         )
+
+
+def _check_state(state: LayerState, new: Tensor) -> None:
+    """Refuse a state that cannot be of the layer with these new keys (B, heads, T, d)."""
+    if not isinstance(state, LayerState):
+        raise ValueError(f"state {type(state).__name__} must be a LayerState")
+    B, heads, _, d = new.shape
+    for name in ("keys", "values", "memory_keys", "memory_values"):
+        kept: Tensor = getattr(state, name)
+        if kept.shape != (B, heads, kept.shape[2], d) or kept.dtype != new.dtype:
+            raise ValueError(
+                f"state {name} {tuple(kept.shape)} of {kept.dtype} must be (B, heads, S, d) = "
+                f"{(B, heads, kept.shape[2], d)} of {new.dtype}"
+            )
 
 
 def example(

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
 
 from snippets.weight_assignment.self_attention.transformer import (
     Attention,
@@ -307,11 +308,25 @@ def test_step_by_step_equals_teacher_forcing(measured: Measured, pre: bool) -> N
 
 
 @BOTH_NORMS
-def test_decoding_with_kept_inputs_equals_one_pass(measured: Measured, pre: bool) -> None:
+@pytest.mark.parametrize("pieces", [[6], [1] * 6, [3, 1, 2]], ids=str)
+def test_steps_with_a_state_equal_one_pass(measured: Measured, pre: bool, pieces: list[int]) -> None:
     model, source, target = small(pre, T=6)
-    memory, started = model.encode(source), target + sinusoidal_positions(6, 12)
+    mask = real(5, 2, longest=5)
+    state, steps = model.start(source, mask), []
+    for piece in target.split(pieces, dim=1):
+        y, state = model.step(piece, state)
+        steps.append(y)
+    whole = model(source, target, mask)
+    measured.close(torch.cat(steps, dim=1), whole)
+    measured.gradients(torch.cat(steps, dim=1), whole, of=(source, target, *model.parameters()))
+
+
+@BOTH_NORMS
+def test_steps_equal_kept_inputs_of_each_self_attention(measured: Measured, pre: bool) -> None:
+    model, source, target = small(pre, T=6)
+    memory, started = model.encode(source), target + naive_positions(6, 12)
     seen: list[list[Tensor]] = [[] for _ in model.decoder]
-    steps = []
+    state = model.start(source)
     for t in range(6):
         x = started[:, t : t + 1]
         for layer, kept in zip(model.decoder, seen, strict=True):
@@ -320,8 +335,38 @@ def test_decoding_with_kept_inputs_equals_one_pass(measured: Measured, pre: bool
             x = layer.add1(x, lambda y, layer=layer, keys=so_far: layer.self_attention(y, keys))
             x = layer.add2(x, lambda y, layer=layer: layer.cross_attention(y, memory))
             x = layer.add3(x, layer.feed_forward)
-        steps.append(model.decoder_norm(x))
-    measured.close(torch.cat(steps, dim=1), model(source, target))
+        y, state = model.step(target[:, t : t + 1], state)
+        measured.close(y, model.decoder_norm(x))
+
+
+def multiply_adds(run: Callable[[], object]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops() // 2
+
+
+def test_multiply_adds_of_writing_a_sentence(measured: Measured) -> None:
+    S, T, E = 100, 100, 512
+    with torch.device("meta"):
+        model = Transformer(E, 8, num_layers=1)
+        source, target = torch.empty(1, S, E), torch.empty(1, T, E)
+
+    def with_state() -> None:
+        state = model.start(source)
+        for token in target.split(1, dim=1):
+            _, state = model.step(token, state)
+
+    def without() -> None:
+        memory = model.encode(source)
+        for t in range(1, T + 1):
+            model.decode(target[:, :t], memory)
+
+    kept, again = multiply_adds(with_state), multiply_adds(without)
+    encoder = 12 * S * E**2 + 2 * S**2 * E
+    measured.count(kept, encoder + (14 * T + 2 * S) * E**2 + (T * (T + 1) + 2 * T * S) * E)
+    each = ((14 * t + 2 * S) * E**2 + 2 * (t * t + t * S) * E for t in range(1, T + 1))
+    measured.count(again, encoder + sum(each))
+    measured.value("times as many", again / kept, equals=32.9, within=0.05)
 
 
 @BOTH_NORMS
@@ -477,6 +522,26 @@ def test_layer_refuses_masks_that_do_not_fit(shape: tuple[int, ...]) -> None:
             call(source, torch.ones(shape, dtype=torch.bool))
 
 
+def test_refuses_a_memory_mask_that_depends_on_the_token() -> None:
+    layer, memory = DecoderLayer(24, 4, 8), torch.zeros(3, 7, 24)
+    for shape in ((3, 4, 5, 7), (3, 7), (2, 1, 1, 7)):
+        with pytest.raises(ValueError, match=r"broadcast to \(B, heads, T, S\) = \(3, 4, 1, 7\)"):
+            layer.start(memory, torch.ones(shape, dtype=torch.bool))
+    for call in (layer.start, lambda x: layer.step(x, layer.start(memory))):
+        with pytest.raises(ValueError, match=r"\(7, 24\) must be \(B, "):
+            call(memory[0])
+
+
+def test_refuses_states_of_other_parts() -> None:
+    model, (source, target) = example()
+    with pytest.raises(ValueError, match=r"^state LayerState must be a TransformerState"):
+        model.step(target, model.start(source).layers[0])
+    with pytest.raises(ValueError, match=r"^state layers 3 must be 2"):
+        model.step(target, example(layers=3)[0].start(source))
+    with pytest.raises(ValueError, match=r"^state TransformerState must be a LayerState"):
+        model.decoder[0].step(target, model.start(source))
+
+
 def test_refuses_masks_that_are_not_bool() -> None:
     model, inputs = example()
     for call in (model, model.attention):
@@ -502,6 +567,7 @@ def test_refuses_a_number_of_heads_that_is_no_whole_number() -> None:
 def test_causal_mask_is_made_on_the_device_that_is_asked_for() -> None:
     assert causal_mask(3).shape == (1, 1, 3, 3)
     assert causal_mask(3, "meta").is_meta
+    assert torch.equal(causal_mask(2, past=3), causal_mask(5)[:, :, 3:])
 
 
 def test_second_derivatives_and_forward_mode_work_in_the_math_kernel() -> None:
