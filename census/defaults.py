@@ -7,30 +7,10 @@ lists. What is written in another way stays unknown, and so does what depends on
 
 import ast
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-Defaults = dict[str, Any]
-
-_OPERATORS: Mapping[type[ast.AST], Callable[..., Any]] = {
-    **{ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Mod: operator.mod},
-    **{ast.FloorDiv: operator.floordiv, ast.Div: operator.truediv, ast.Pow: operator.pow},
-    **{ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le},
-    **{ast.Gt: operator.gt, ast.GtE: operator.ge, ast.Is: operator.is_, ast.IsNot: operator.is_not},
-    **{ast.In: lambda a, b: a in b, ast.NotIn: lambda a, b: a not in b},
-    **{ast.Not: operator.not_, ast.USub: operator.neg},
-}
-_FUNCTIONS = {function.__name__: function for function in (bool, dict, int, len, list, max, min, range, set)}
-_METHODS: Mapping[str, Callable[..., Any]] = {
-    "append": list.append,
-    "get": dict.get,
-    "pop": dict.pop,
-    "setdefault": dict.setdefault,
-}
-
-
-class UnknownError(Exception):
-    """An expression that is not read here."""
+from census.expressions import METHODS, Defaults, UnknownError, apply, worth
 
 
 def defaults(texts: Iterable[str]) -> dict[str, Defaults]:
@@ -101,24 +81,24 @@ def _run(statement: ast.stmt, fields: Defaults, local: Defaults) -> None:
             | ast.AnnAssign(target=target, value=ast.expr() as value)
         ):
             try:
-                _assign(target, _value(value, fields, local), fields, local)
+                _assign(target, worth(value, fields, local), fields, local)
             except UnknownError:
                 _forget(target, fields, local)
         case ast.If(test=test, body=body, orelse=orelse):
             try:
-                _run_all(body if _value(test, fields, local) else orelse, fields, local)
+                _run_all(body if worth(test, fields, local) else orelse, fields, local)
             except UnknownError:
                 _forget_all(statement, fields, local)
         case ast.For(target=ast.Name(id=name), iter=over, body=body):
             try:
-                for each in _value(over, fields, local):
+                for each in worth(over, fields, local):
                     local[name] = each
                     _run_all(body, fields, local)
             except UnknownError:
                 _forget_all(statement, fields, local)
-        case ast.Expr(value=ast.Call(func=ast.Attribute(attr=name)) as call) if name in _METHODS:
+        case ast.Expr(value=ast.Call(func=ast.Attribute(attr=name)) as call) if name in METHODS:
             try:
-                _value(call, fields, local)
+                worth(call, fields, local)
             except UnknownError:
                 _forget_all(statement, fields, local)
         case ast.FunctionDef():
@@ -134,8 +114,8 @@ def _assign(target: ast.expr, value: Any, fields: Defaults, local: Defaults) -> 
         case ast.Name(id=name):
             local[name] = value
         case ast.Subscript(value=inner, slice=place):
-            changed = _value(inner, fields, local)
-            _apply(operator.setitem, changed, _value(place, fields, local), value)
+            changed = worth(inner, fields, local)
+            apply(operator.setitem, changed, worth(place, fields, local), value)
         case _:
             raise UnknownError(ast.unparse(target))
 
@@ -158,74 +138,3 @@ def _forget(target: ast.expr, fields: Defaults, local: Defaults) -> None:
             local.pop(name, None)
         case ast.Subscript(value=inner):
             _forget(inner, fields, local)
-
-
-def _value(node: ast.expr, fields: Defaults, local: Defaults) -> Any:
-    def value(node: ast.expr) -> Any:
-        return _value(node, fields, local)
-
-    match node:
-        case ast.Constant(value=constant):
-            return constant
-        case ast.List(elts=items) | ast.Tuple(elts=items):
-            return [value(item) for item in items]
-        case ast.Dict(keys=keys, values=values) if all(keys):
-            return {value(key): value(item) for key, item in zip(keys, values, strict=True) if key}
-        case ast.Name(id=name) if name in local:
-            return local[name]
-        case ast.Attribute(value=ast.Name(id="self"), attr=name) if name in fields:
-            return fields[name]
-        case ast.UnaryOp(op=op, operand=operand) if type(op) in _OPERATORS:
-            return _OPERATORS[type(op)](value(operand))
-        case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
-            return _apply(_OPERATORS[type(op)], value(left), value(right))
-        case ast.Compare(left=left, ops=[op], comparators=[right]):
-            return _apply(_OPERATORS[type(op)], value(left), value(right))
-        case ast.BoolOp(op=ast.And(), values=values):
-            return _first(values, value, until=False)
-        case ast.BoolOp(op=ast.Or(), values=values):
-            return _first(values, value, until=True)
-        case ast.IfExp(test=test, body=body, orelse=orelse):
-            return value(body if value(test) else orelse)
-        case ast.NamedExpr(target=ast.Name(id=name), value=inner):
-            local[name] = value(inner)
-            return local[name]
-        case ast.Subscript(value=inner, slice=ast.Slice(lower=None, upper=ast.expr() as upper, step=None)):
-            return _apply(operator.getitem, value(inner), slice(value(upper)))
-        case ast.Subscript(value=inner, slice=place):
-            return _apply(operator.getitem, value(inner), value(place))
-        case ast.ListComp(
-            elt=item, generators=[ast.comprehension(target=ast.Name(id=name), iter=over, ifs=[])]
-        ):
-            return [_value(item, fields, local | {name: each}) for each in value(over)]
-        case ast.Call(
-            func=ast.Name(id="getattr"), args=[ast.Name(id="self"), ast.Constant(value=name), other]
-        ):
-            return fields[name] if name in fields else value(other)
-        case ast.Call(func=ast.Attribute(value=inner, attr=name), args=arguments, keywords=[]) if (
-            name in _METHODS
-        ):
-            return _apply(_METHODS[name], value(inner), *map(value, arguments))
-        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if name in _FUNCTIONS:
-            return _apply(_FUNCTIONS[name], *map(value, arguments))
-        case ast.Call(keywords=keywords):  # interval(min=0.0, max=1.0)(default=0.02), field(default=4)
-            for keyword in keywords:
-                if keyword.arg == "default":
-                    return value(keyword.value)
-    raise UnknownError(ast.unparse(node))
-
-
-def _first(nodes: Iterable[ast.expr], value: Callable[[ast.expr], Any], until: bool) -> Any:
-    found = None
-    for node in nodes:
-        found = value(node)
-        if bool(found) == until:
-            break
-    return found
-
-
-def _apply(function: Callable[..., Any], *arguments: Any) -> Any:
-    try:
-        return function(*arguments)
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        raise UnknownError(str(error)) from error

@@ -7,51 +7,15 @@ a kind not known here, gives nothing: no figure is better than a wrong one.
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-from census.defaults import Defaults, defaults
+from census import states
+from census.defaults import defaults
+from census.expressions import Defaults
 
 Sizes = Mapping[str, int]
 Row = dict[str, Any]
 
-
-class Shape(NamedTuple):
-    """Fields that give the shape of a state, and the code that says so."""
-
-    heads: str
-    key: str
-    value: str
-    code: str
-
-
-_DELTA = Shape(
-    "linear_num_value_heads",
-    "linear_key_head_dim",
-    "linear_value_head_dim",
-    "recurrent_state_shape = (batch_size, num_v_heads, k_head_dim, v_head_dim)",
-)
-_KIMI = Shape(
-    "linear_num_heads",
-    "linear_head_dim",
-    "linear_head_dim",
-    "torch.zeros(batch_size, num_heads, k_head_dim, v_head_dim, dtype=value.dtype",
-)
-_MAMBA_2 = Shape(
-    "mamba_n_heads", "mamba_d_state", "mamba_d_head", "self.ssm_state_size = config.mamba_d_state"
-)
-
-STATES: Mapping[str, Shape] = {
-    **dict.fromkeys(("olmo_hybrid", "qwen3_5", "qwen3_5_moe", "qwen3_next"), _DELTA),
-    **dict.fromkeys(("bailing_hybrid", "glm5_next", "kimi_linear"), _KIMI),
-    **dict.fromkeys(("bamba", "falcon_h1", "granitemoehybrid"), _MAMBA_2),
-    "mamba2": Shape("num_heads", "state_size", "head_dim", "self.ssm_state_size = config.state_size"),
-    **dict.fromkeys(
-        ("falcon_mamba", "mamba"),
-        Shape("", "state_size", "intermediate_size", "self.ssm_state_size = config.state_size"),
-    ),
-    "minimax": Shape("num_attention_heads", "head_dim", "head_dim", "attn_weights_inter = torch.zeros("),
-}
-COMPRESSED = "self.compress_rate = config.compress_rates["
 
 # Where no list says of which kind the layers are
 _WINDOWED = re.compile(
@@ -85,19 +49,23 @@ def kept(family: str, texts: Mapping[str, str]) -> list[Row]:
         found = Counter(
             (kind, tuple(sizes.items())) for kind, sizes in _layers(family, fields, "".join(texts.values()))
         )
-    except (KeyError, TypeError):
+    except KeyError:
         return []
     rows: list[Row] = [
         {"kind": kind, "layers": count, **dict(sizes)} for (kind, sizes), count in found.items()
     ]
-    return [row | {"numbers": numbers(row)} | _read(family, row["kind"], texts) for row in rows]
+    for row in rows:
+        row["numbers"] = numbers(row)
+        if where := states.place(family, row["kind"], texts):
+            row["read"] = where
+    return rows
 
 
 def _decoder(texts: Mapping[str, str]) -> Defaults | None:
     """Return the defaults of the one class that configures a decoder."""
     models = "".join(text for name, text in texts.items() if name.startswith("modeling"))
     settings = [text for name, text in texts.items() if name.startswith("configuration")]
-    causal = "GenerationMixin" in models and re.search(r"create_\w*mask", models)
+    causal = "GenerationMixin" in models and re.search(r"create_\w*mask|cache_params", models)
     if not causal or any(map(_OTHERWISE.search, texts.values())):
         return None
     classes = defaults(settings)
@@ -129,49 +97,42 @@ def _layers(family: str, fields: Defaults, text: str) -> Iterator[tuple[str, Siz
 
 
 def _attention(family: str, fields: Defaults, place: int) -> Iterator[tuple[str, Sizes]]:
-    if rank := fields.get("kv_lora_rank"):
-        yield "latent", {"rank": rank, "rotated": fields["qk_rope_head_dim"]}
+    if fields.get("kv_lora_rank"):
+        yield (
+            "latent",
+            {"rank": _number(fields, "kv_lora_rank"), "rotated": _number(fields, "qk_rope_head_dim")},
+        )
     else:
         yield "full", _heads(fields)
 
 
 def _window(family: str, fields: Defaults, place: int) -> Iterator[tuple[str, Sizes]]:
-    yield "window", {**_heads(fields), "window": fields["sliding_window"] + 0}
+    yield "window", {**_heads(fields), "window": _number(fields, "sliding_window")}
 
 
 def _chunk(family: str, fields: Defaults, place: int) -> Iterator[tuple[str, Sizes]]:
-    yield "window", {**_heads(fields), "window": fields["attention_chunk_size"] + 0}
+    yield "window", {**_heads(fields), "window": _number(fields, "attention_chunk_size")}
 
 
 def _indexed(family: str, fields: Defaults, place: int) -> Iterator[tuple[str, Sizes]]:
     yield from _attention(family, fields, place)
     types = fields.get("indexer_types")
     if not types or types[place] == "full":
-        yield "index", {"width": fields["index_head_dim"] + 0}
+        yield "index", {"width": _number(fields, "index_head_dim")}
 
 
 def _compressed(family: str, fields: Defaults, place: int) -> Iterator[tuple[str, Sizes]]:
     """One vector is key and value; of the sparse kind each entry has an index key as well."""
-    kind = fields["layer_types"][place]
-    index = fields["index_head_dim"] if kind == "compressed_sparse_attention" else 0
-    yield (
-        "compressed",
-        {"width": fields["head_dim"] + index, "every": fields["compress_rates"][kind]},
-    )
-    window = {"heads": 1, "key": fields["head_dim"], "value": 0, "window": fields["sliding_window"]}
-    yield "window", window
+    kind, width = fields["layer_types"][place], _number(fields, "head_dim")
+    index = _number(fields, "index_head_dim") if kind == "compressed_sparse_attention" else 0
+    yield "compressed", {"width": width + index, "every": fields["compress_rates"][kind]}
+    yield "window", {"heads": 1, "key": width, "value": 0, "window": _number(fields, "sliding_window")}
 
 
 def _state(family: str, fields: Defaults, place: int) -> Iterator[tuple[str, Sizes]]:
-    shape = STATES[family]
-    yield (
-        "state",
-        {
-            "heads": fields[shape.heads],
-            "key": _width(fields, shape.key),
-            "value": _width(fields, shape.value),
-        },
-    )
+    shape = states.STATES[family]
+    heads, key, value = (_width(fields, name) for name in (shape.heads, shape.key, shape.value))
+    yield "state", {"heads": heads, "key": key, "value": value}
 
 
 def _both(family: str, fields: Defaults, place: int) -> Iterator[tuple[str, Sizes]]:
@@ -197,27 +158,34 @@ _LAYERS = {
 
 
 def _heads(fields: Defaults) -> Sizes:
-    heads = fields.get("num_key_value_heads") or fields.get("num_kv_heads") or fields["num_attention_heads"]
+    heads = fields.get("num_key_value_heads") or fields.get("num_kv_heads")
     if fields.get("multi_query"):
         heads = 1
     width = _width(fields, "head_dim")
-    return {"heads": heads, "key": width, "value": fields.get("v_head_dim") or width}
+    return {
+        "heads": heads or _number(fields, "num_attention_heads"),
+        "key": width,
+        "value": fields.get("v_head_dim") or width,
+    }
 
 
 def _width(fields: Defaults, name: str) -> int:
-    return int(fields.get(name) or fields["hidden_size"] // fields["num_attention_heads"])
+    """Return a field, or the width of a head that follows from the others."""
+    if fields.get(name):
+        return _number(fields, name)
+    return _number(fields, "hidden_size") // _number(fields, "num_attention_heads")
 
 
-def _read(family: str, kind: str, texts: Mapping[str, str]) -> Row:
-    """Return where a shape stands that no page of the atlas explains."""
-    code = {"state": STATES[family].code if family in STATES else "", "compressed": COMPRESSED}.get(kind, "")
-    if not code:
-        return {}
-    for name, text in texts.items():
-        for number, line in enumerate(text.splitlines(), 1):
-            if code in line:
-                return {"read": f"models/{family}/{name}, line {number}"}
-    raise ValueError(f"{family}: no line has {code!r} any more; read the shape of its {kind} again")
+def _number(fields: Defaults, name: str) -> int:
+    """Return a field.
+
+    Raises:
+        KeyError: it is unknown, or none.
+    """
+    value = fields[name]
+    if not isinstance(value, int):
+        raise KeyError(name)
+    return value
 
 
 def numbers(row: Mapping[str, Any]) -> int:

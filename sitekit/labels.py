@@ -183,6 +183,10 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "cache": ("Per token", "每词元"),
     "fixed part": ("Constant", "固定部分"),
     "uses": ("Mechanism", "机制"),
+    "read on": (
+        "{counted} families in {package}, read on {date}.",
+        "{package} 中的 {counted} 个家族，读取于 {date}。",
+    ),
     "until": ("to {year}", "{year} 及以前"),
     "in all": ("In all", "合计"),
     "two": ("Two models beside each other:", "两个模型并排比较："),

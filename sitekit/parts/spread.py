@@ -7,7 +7,7 @@ from sitekit.language import Language
 from sitekit.parts import part
 from sitekit.pieces.elements import element, table
 from sitekit.pieces.refer import to_mechanism
-from sitekit.pieces.used import census
+from sitekit.pieces.used import census, package
 from snippets.catalogue import CATALOGUE
 
 SINCE = 2022
@@ -30,4 +30,7 @@ def spread(body: str, language: Language) -> str:
         )
         lines.append([name, *(str(count[year] or "–") for year in (SINCE - 1, *years)), str(count.total())])
     counts = table(columns, lines, class_="number")
-    return element("div", counts, class_="atlas-spread", data_tree="")
+    note = language.word("read on", counted=len(rows), package=package(), date=found["date"])
+    return element(
+        "div", counts + element("p", note, class_="atlas-note"), class_="atlas-spread", data_tree=""
+    )

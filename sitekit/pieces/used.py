@@ -58,6 +58,12 @@ def census() -> dict[str, Any]:
     return recorded("census.json")
 
 
+def package() -> str:
+    """Return name and version of the package that was read."""
+    found = census()
+    return f"{found['package']} {found['version']}"
+
+
 def used_by(slug: str) -> Used | None:
     """Return who uses a mechanism; None if it was not looked for."""
     found = census()
@@ -65,4 +71,4 @@ def used_by(slug: str) -> Used | None:
         return None
     families = [name for name, row in found["families"].items() if slug in row["uses"]]
     families.sort(key=lambda name: KNOWN.index(name) if name in KNOWN else len(KNOWN))
-    return Used(slug, families, len(found["families"]), f"{found['package']} {found['version']}")
+    return Used(slug, families, len(found["families"]), package())
