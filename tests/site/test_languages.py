@@ -45,3 +45,24 @@ def test_a_link_to_nowhere_stops_the_build(atlas: SmallAtlas, language: str, bla
     assert built.returncode == 1
     assert "contains a link 'nowhere.md'" in built.stderr
     assert ("mkdocs.zh.yml: the build failed" in built.stdout) == blamed
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (r"$\frac{x$", r"formula `\frac{x`"),
+        ("[@nobody2020]", "unknown citation key"),
+        ("```costs\nplain\n```", "unknown fence 'costs'"),
+    ],
+)
+def test_a_mistake_on_a_chinese_page_is_one_sentence(atlas: SmallAtlas, wrong: str, said: str) -> None:
+    """With file and line, and no traceback of the process that builds the Chinese site."""
+    atlas.write("docs/zh/index.md", f"# 首页\n\n{wrong}")
+    built = atlas.build("both")
+    assert built.returncode == 1
+    sentence = f"docs/zh/index.md:3: {said}"
+    assert f"mkdocs.zh.yml: {sentence}" in built.stderr
+    told = [line for line in (built.stdout + built.stderr).splitlines() if line and "INFO" not in line]
+    assert [line for line in told if "Error reading page" not in line and sentence not in line] == [
+        "mkdocs.zh.yml: the build failed, see above"
+    ]

@@ -3,9 +3,12 @@ cannot be written is one sentence.
 """
 
 import errno
+import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +23,7 @@ from sitekit.hooks.disk import on_build_error
 from sitekit.kinds import Kind
 from tests.site import small_atlas
 from tests.site.small_atlas import SmallAtlas
+from tests.site.wait import wait_for
 
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda content: b"",
@@ -165,6 +169,37 @@ def test_a_build_fills_empty_files_anew(atlas: SmallAtlas) -> None:
     done = atlas.build()
     assert done.returncode == 0, done.stderr
     assert {file: json.loads(file.read_bytes().split(b"\n")[1]) for file in files} == before
+
+
+def results(atlas: SmallAtlas) -> dict[str, object]:
+    """Every result that is kept whole, by its file.
+
+    Asserts that there is no other.
+    """
+    found = {}
+    folder = atlas.root / ".sitecache" / "results"
+    for file in (file for file in folder.rglob("*.json") if file.parent.name != "remembered"):
+        head, content = file.read_bytes().split(b"\n", 1)
+        assert head.decode().split()[1] == hashlib.sha256(content).hexdigest(), file
+        found[file.relative_to(folder).as_posix()] = json.loads(content)
+    return found
+
+
+def test_a_build_that_is_killed_leaves_a_sound_store(atlas: SmallAtlas) -> None:
+    whole = results(atlas)
+    shutil.rmtree(atlas.root / ".sitecache")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", "mkdocs.en.yml"]
+    with subprocess.Popen(
+        command, cwd=atlas.root, env=atlas.environment(), stderr=subprocess.DEVNULL
+    ) as build:
+        wait_for(True, lambda: any((atlas.root / ".sitecache").rglob("*.json")))
+        build.kill()
+    left = results(atlas)
+    assert 0 < len(left) < len(whole)
+    assert left.items() <= whole.items()
+    done = atlas.build()
+    assert done.returncode == 0, done.stderr
+    assert results(atlas) == whole
 
 
 LIMITED = """
