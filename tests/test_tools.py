@@ -64,7 +64,7 @@ def test_doctests_of_the_snippets_are_part_of_the_run() -> None:
     options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
     assert "--doctest-modules" in options["addopts"].split()
     folders = {path.partition("/")[0] for path in options["testpaths"]}
-    assert folders == {"snippets", "sitekit", "tests", "docs"}
+    assert folders == {"snippets", "sitekit", "census", "tests", "docs"}
 
 
 def test_pre_commit_has_the_pinned_version() -> None:
