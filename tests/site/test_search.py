@@ -83,6 +83,7 @@ NAMES = {
     "transformer": ("pre-norm", "transfomer", "编码器与解码器"),
     "grouped_query": ("GQA", "multi-qurey attention", "分组查询注意力"),
     "sliding_window": ("SWA", "slidng window", "滑动窗口"),
+    "bounded_logits": ("QK norm", "sotf cap", "有界分数"),
     "sink": ("StreamingLLM", "atention sink", "注意力汇点"),
     "paged": ("vLLM", "block tabel", "分页注意力"),
     "kv_cache": ("KV cache", "incremental decodng", "KV缓存"),
