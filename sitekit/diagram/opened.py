@@ -22,6 +22,10 @@ def scaled_dot_product_attention(
     scores = query @ key.mT
     factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     scaled = scores if factor == 1 else scores * factor
+    if attn_mask is not None and attn_mask.is_floating_point():
+        biased = scaled + attn_mask
+        weights = biased.softmax(dim=-1)
+        return summed(weights, value)
     if is_causal:
         attn_mask = torch.ones_like(scores, dtype=torch.bool).tril()
     masked = scaled if attn_mask is None else scaled.masked_fill(~attn_mask, torch.finfo(scores.dtype).min)

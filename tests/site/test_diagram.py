@@ -200,6 +200,12 @@ def test_a_kernel_written_out_returns_what_it_returns(kv_heads: int, is_causal: 
     torch.testing.assert_close(opened.scaled_dot_product_attention(query, key, value, **options), expected)
 
 
+def test_a_kernel_with_a_bias_written_out_returns_what_it_returns() -> None:
+    (query, key, value), bias = torch.randn(3, 2, 4, 5, 6), torch.randn(4, 5, 5)
+    expected = F.scaled_dot_product_attention(query, key, value, bias)
+    torch.testing.assert_close(opened.scaled_dot_product_attention(query, key, value, bias), expected)
+
+
 def test_weights_that_forward_computes_itself_are_found_by_value() -> None:
     graph = heads(OwnWeights)
     assert names(graph) == ["g(x)"]

@@ -17,7 +17,7 @@ from figures.attention_domain.channel import senet
 from figures.attention_domain.channel_spatial import cbam
 from figures.attention_domain.spatial import index as spatial
 from figures.attention_domain.spatial import non_local
-from figures.foundations import masks, rotary, structured_masks
+from figures.foundations import masks, position_bias, rotary, structured_masks
 from figures.style import Say, english, picture
 from figures.weight_assignment.hard import gumbel, luong_local
 from figures.weight_assignment.self_attention import (
@@ -43,6 +43,7 @@ NON_LOCAL = "attention-domain/spatial/non-local/"
 MULTI_HEAD = "weight-assignment/self-attention/multi-head/"
 MASKS = "foundations/masks/"
 STRUCTURED_MASKS = "foundations/structured-masks/"
+POSITION_BIAS = "foundations/position-bias/"
 ROTARY = "foundations/rotary/"
 SENET = "attention-domain/channel/senet/"
 CBAM = "attention-domain/channel-spatial/cbam/"
@@ -283,6 +284,13 @@ def test_rows_and_columns_answer(page: Page, address: str) -> None:
             for bars, line in ((".atlas-above", computed[row]), (".atlas-right", computed[:, column])):
                 shares = panel.locator(f"{bars} > i").evaluate_all(SHARES)
                 assert shares == pytest.approx((line / computed.max()).tolist(), abs=0.003)
+
+
+def test_a_table_of_a_bias_is_what_equal_tokens_read(page: Page, address: str) -> None:
+    panel = opened(page, address, POSITION_BIAS)
+    for form, (_, make) in zip(panel.get_by_role("radio").all(), position_bias.FORMS, strict=True):
+        form.check()
+        same(shown(panel), position_bias.weights(make()), top(panel))
 
 
 def test_switches_are_masks(page: Page, address: str) -> None:
