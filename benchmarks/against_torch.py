@@ -17,8 +17,9 @@ from snippets.weight_assignment.self_attention.transformer import (
     EncoderLayer,
     causal_mask,
 )
+from snippets.weight_assignment.soft.cross_attention import CrossAttention
 
-BATCH, TOKENS, WIDTH, HEADS = 2, 512, 256, 8
+BATCH, TOKENS, WIDTH, SOURCE, HEADS = 2, 512, 256, 192, 8
 
 
 def gumbel() -> Pair:
@@ -44,6 +45,22 @@ def multi_head() -> Pair:
     theirs = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True)
     theirs.load_state_dict(stacked(ours))
     return Pair("torch.nn.MultiheadAttention", ours, to_itself(theirs), (tokens(),))
+
+
+def cross_attention() -> Pair:
+    """A source as long as the tokens that ask, three quarters as wide."""
+    ours = CrossAttention(WIDTH, SOURCE, HEADS)
+    theirs = nn.MultiheadAttention(WIDTH, HEADS, kdim=SOURCE, vdim=SOURCE, batch_first=True)
+    weights = {f"{name}_proj_weight": ours.get_parameter(f"{name}_proj.weight") for name in "qkv"}
+    biases = {"in_proj_bias": joined(ours, "bias"), "out_proj.bias": ours.out_proj.bias}
+    theirs.load_state_dict({**weights, **biases, "out_proj.weight": ours.out_proj.weight})
+
+    def run(x: Tensor, source: Tensor) -> Tensor:
+        y: Tensor = theirs(x, source, source, need_weights=False)[0]
+        return y
+
+    source = torch.randn(BATCH, TOKENS, SOURCE)
+    return Pair("torch.nn.MultiheadAttention, kdim", ours, run, (tokens(), source))
 
 
 def sliding_window() -> Pair:

@@ -19,6 +19,7 @@ PAIRS: dict[str, Callable[[], Pair]] = {
     for function in (
         against_usual.rotary,
         against_torchnlp.luong_global,
+        against_torch.cross_attention,
         against_torch.gumbel,
         against_torch.self_attention,
         against_torch.multi_head,
