@@ -85,6 +85,7 @@ NAMES = {
     "grouped_query": ("GQA", "multi-qurey attention", "分组查询注意力"),
     "sliding_window": ("SWA", "slidng window", "滑动窗口"),
     "bounded_logits": ("QK norm", "sotf cap", "有界分数"),
+    "output_gate": ("gated attention", "ouput gate", "带门的输出"),
     "sink": ("StreamingLLM", "atention sink", "注意力汇点"),
     "paged": ("vLLM", "block tabel", "分页注意力"),
     "kv_cache": ("KV cache", "incremental decodng", "KV缓存"),
