@@ -11,7 +11,7 @@ from snippets.attention_domain.channel.gsop import covariance
 from snippets.attention_domain.spatial import asymmetric_non_local, augmented_convolution, non_local, ra_cnn
 from snippets.attention_domain.spatial.ram import look
 from snippets.attention_domain.spatial_temporal.sta import inter_frame_regularisation
-from snippets.foundations import general, masks, query_key_value
+from snippets.foundations import general, masks, query_key_value, structured_masks
 from snippets.weight_assignment.hard import gumbel, stochastic
 from snippets.weight_assignment.self_attention.structured import penalty
 from tests.contract.test_arguments import REFUSALS, replaced
@@ -61,6 +61,13 @@ CALLS: dict[Callable[..., Tensor], tuple[Callable[..., Tensor], tuple[Tensor, ..
         (masks.padding, lambda lengths: masks.padding(lengths, S), torch.tensor([3, 5, 1])),
         (masks.to_mha_padding, masks.to_mha_padding, BITS[:, None, None]),
         (masks.from_mha_padding, masks.from_mha_padding, BITS),
+        (structured_masks.documents, structured_masks.documents, torch.tensor([[0, 0, 1, 1]] * B)),
+        (
+            structured_masks.prefix,
+            lambda lengths: structured_masks.prefix(lengths, S),
+            torch.tensor([3, 5, 1]),
+        ),
+        (structured_masks.tree, structured_masks.tree, torch.tensor([[-1, 0, 0, 1]] * B)),
         (masks.to_huggingface, masks.to_huggingface, BITS[:, None, None]),
         (masks.from_huggingface, masks.from_huggingface, BITS.long()),
         (query_key_value.dot, query_key_value.dot, torch.randn(B, T, D), torch.randn(B, S, D)),
