@@ -135,6 +135,12 @@ KINDS = {
     "font": Kind(
         "sitekit.mathfont", names=lambda: ["math"], files=lambda name: (), packages=("fonttools", "ziamath")
     ),
+    "face": Kind(
+        "sitekit.textfont",
+        names=lambda: ("text", "bold", "italic", "heading"),
+        files=lambda name: (),
+        packages=("fonttools", "fontpkg-source-sans-3", "fontpkg-source-serif-4"),
+    ),
 }
 """By name, the longest work first."""
 

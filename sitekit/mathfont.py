@@ -5,12 +5,9 @@ Android has one. STIX Two Math is under the SIL Open Font License 1.1, which all
 copyright and licence notices stay in its name table, and the family is renamed because it is changed.
 """
 
-from base64 import b64encode
-from importlib.metadata import distribution
-from io import BytesIO
-
-from fontTools.subset import Options, Subsetter  # type: ignore[import-untyped]
 from fontTools.ttLib import TTFont  # type: ignore[import-untyped]
+
+from sitekit.webfont import cut, packed
 
 FAMILY = "Attention Atlas Math"
 NARROW = {"√": 1.0} | dict.fromkeys("()[]{}⌈⌉⌊⌋⟨⟩", 1.2)  # widest size, relative to the smallest
@@ -54,25 +51,15 @@ CHARACTERS = (
 
 def make(name: str) -> str:
     """Return the WOFF2 file in base64."""
-    source = str(distribution("ziamath").locate_file("ziamath/fonts/STIXTwoMath-Regular.ttf"))
-    woff2 = BytesIO()
-    _subset(TTFont(source, recalcTimestamp=False)).save(woff2)
-    return b64encode(woff2.getvalue()).decode()
-
-
-def _subset(font: TTFont) -> TTFont:
-    options = Options()
-    options.flavor = "woff2"
-    options.hinting = False
-    options.layout_features = ["dtls", "flac"]  # dotless and flattened forms under accents
-    options.name_IDs = [0, 1, 2, 3, 4, 5, 6, 7, 10, 13, 14]
-    subsetter = Subsetter(options)
-    subsetter.populate(unicodes=[code for first, last in CHARACTERS for code in range(first, last + 1)])
-    subsetter.subset(font)
+    font = cut(
+        "ziamath",
+        "ziamath/fonts/STIXTwoMath-Regular.ttf",
+        CHARACTERS,
+        ["dtls", "flac"],  # dotless and flattened forms under accents
+        "A subset of STIX Two Math with narrower tall brackets and roots.",
+    )
     _narrow(font)
-    _rename(font)
-    font.flavor = "woff2"
-    return font
+    return packed(font, FAMILY)
 
 
 def _narrow(font: TTFont) -> None:
@@ -97,10 +84,3 @@ def _narrow(font: TTFont) -> None:
                 glyph.coordinates.toInt()
                 glyph.recalcBounds(glyphs)
                 metrics[name] = (limit, glyph.xMin)
-
-
-def _rename(font: TTFont) -> None:
-    note = "A subset of STIX Two Math with narrower tall brackets and roots."
-    names = {1: FAMILY, 3: f"{FAMILY} 1", 4: FAMILY, 6: FAMILY.replace(" ", ""), 10: note}
-    for number, text in names.items():
-        font["name"].setName(text, number, 3, 1, 0x409)

@@ -32,7 +32,9 @@ COSTS = {"cost of senet", "cost of toy", "cost of plain"}
 DIAGRAMS = {"diagram of senet", "diagram of toy", "diagram of plain"}
 BLOCKS = {"block of senet", "block of toy", "block of plain"}
 FIGURES = {SENET_FIGURE, OVERVIEWS}
-EVERYTHING = COSTS | BLOCKS | DIAGRAMS | FIGURES | {"font of math"}
+FACES = {"face of text", "face of bold", "face of italic", "face of heading"}
+FONTS = {"font of math"} | FACES
+EVERYTHING = COSTS | BLOCKS | DIAGRAMS | FIGURES | FONTS
 
 
 def progress(printed: list[str]) -> set[str]:
@@ -103,6 +105,8 @@ def test_counts_are_those_of_the_sizes(computed: SmallAtlas) -> None:
         ("sitekit/diagram/shapes.py", "ROUND, ARROW = 6.0", "ROUND, ARROW = 5.0", DIAGRAMS),
         ("sitekit/svg.py", "quality=85", "quality=80", FIGURES),
         ("sitekit/mathfont.py", '"√": 1.0', '"√": 1.1', {"font of math"}),
+        ("sitekit/textfont.py", '"opsz": 32', '"opsz": 24', FACES),
+        ("sitekit/webfont.py", "hinting = False", "hinting = True", FONTS),
         ("sitekit/labels.py", '"复杂度"', '"复杂性"', set()),
         ("sitekit/errors.py", "class BuildError", "NUMBER = 1\n\n\nclass BuildError", set()),
         ("sitekit/entries.py", "UNFINISHED = 3600.0", "UNFINISHED = 360.0", set()),

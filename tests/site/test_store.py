@@ -160,6 +160,7 @@ def test_a_build_fills_empty_files_anew(atlas: SmallAtlas) -> None:
         "block",
         "cost",
         "diagram",
+        "face",
         "figure",
         "font",
     }
