@@ -105,6 +105,7 @@ OTHERS = {
     "update_baseline": "a mean over all rewards",
     "hybrid_loss": "takes an episode, not tensors",
     "angles": "each position by itself",
+    **dict.fromkeys(("linear", "blend", "turns", "paper_ramp", "longrope"), "each frequency by itself"),
     "bucket": "each distance by itself",
     "rotate": "one cosine for many vectors turns them alike",
     "update": "one step of a loop, with what the step before returned",

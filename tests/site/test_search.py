@@ -70,6 +70,7 @@ NAMES = {
     "saliency": ("saliency", "salincy", "显著性注意力"),
     "masks": ("attn_mask", "paddng mask", "掩码"),
     "structured_masks": ("document mask", "tree atention", "序列打包"),
+    "rotary_scaling": ("YaRN", "positon interpolation", "位置插值"),
     "position_bias": ("ALiBi", "relatve position bias", "相对位置偏置"),
     "rotary": ("RoPE", "rotray embedding", "旋转位置编码"),
     "additive": ("Bahdanau", "badhanau", "加性注意力"),
