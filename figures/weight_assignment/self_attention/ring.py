@@ -68,16 +68,17 @@ def explore(say: Say = english) -> Dial:
             work.append(ring(mode).work(TOKENS)[number].float())
     shape = (len(MODES), RANKS)
     fields = (
-        Field(say("pairs compared", "比较的对"), torch.stack(pairs).view(*shape, TOKENS, TOKENS), top=1.0),
+        Field(say("bright: now", "亮：本轮"), torch.stack(pairs).view(*shape, TOKENS, TOKENS), top=1.0),
         Field(
             say("pairs of each rank in this round", "本轮各进程的对数"),
             torch.stack(work).view(*shape, 1, RANKS),
             top=float(TOKENS),
         ),
     )
+    shorter = say("blocks", "连续"), say("stripes", "条带"), say("zigzag", "之字形")  # beside the slider
     sliders = (
-        Slider(say("layout", "布局"), names(say), 0),
-        Slider(say("round", "轮次"), tuple(str(number + 1) for number in range(RANKS)), 0),
+        Slider(say("layout", "布局"), shorter, 0),
+        Slider(say("round", "轮次"), tuple(str(number + 1) for number in range(RANKS)), 1),
     )
     return Dial(sliders, fields, tuple(str(number + 1) for number in range(RANKS)))
 
