@@ -26,6 +26,7 @@ from figures.weight_assignment.self_attention import (
     latent,
     multi_head,
     online_softmax,
+    ring,
     sink,
     sliding_window,
 )
@@ -34,6 +35,7 @@ from sitekit.errors import BuildError
 from sitekit.hooks.explorations import PANEL
 from sitekit.kinds import explorations
 from snippets.foundations.masks import causal
+from snippets.weight_assignment.self_attention.ring import MODES, RingAttention
 from tests.site.conftest import PHONE
 from tests.site.test_browser import SCHEMES, serious, use
 from tests.site.wait import wait_for
@@ -54,6 +56,7 @@ LUONG_LOCAL = "weight-assignment/hard/luong-local/"
 SLIDING_WINDOW = "weight-assignment/self-attention/sliding-window/"
 KV_CACHE = "weight-assignment/self-attention/kv-cache/"
 ONLINE_SOFTMAX = "weight-assignment/self-attention/online-softmax/"
+RING = "weight-assignment/self-attention/ring/"
 SINK = "weight-assignment/self-attention/sink/"
 
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
@@ -385,6 +388,19 @@ def test_a_dial_turns_a_setting_of_the_module(page: Page, address: str, centre: 
     shares = panel.locator(".atlas-chart > span").evaluate_all(SHARES)
     assert shares == pytest.approx(computed.tolist(), abs=0.003)
     expect(panel.locator("label output").first).to_have_text(f"{centre}.3")
+
+
+@pytest.mark.parametrize(("layout", "number"), [(0, 0), (0, 3), (1, 2), (2, 1)])
+def test_a_dial_shows_the_work_of_each_rank(page: Page, address: str, layout: int, number: int) -> None:
+    panel = opened(page, address, RING)
+    mode, turn = panel.get_by_role("slider").all()
+    mode.fill(str(layout))
+    turn.fill(str(number))
+    work = RingAttention(ring.RANKS, True, MODES[layout]).work(ring.TOKENS)[number]
+    shares = panel.locator(".atlas-chart > span").evaluate_all(SHARES)
+    assert shares == pytest.approx((work / ring.TOKENS).tolist(), abs=0.003)
+    bright = shown(panel.locator("figure").first) > 0.9
+    assert bright.sum() == work.sum()
 
 
 @pytest.mark.parametrize(("come", "block"), [(0, 4), (7, 2), (7, 4), (16, 1)])
