@@ -9,6 +9,7 @@ from benchmarks import (
     against_pytorchcv,
     against_torch,
     against_torchnlp,
+    against_transformers,
     against_usual,
 )
 from benchmarks.pair import Pair, alone
@@ -28,6 +29,8 @@ PAIRS: dict[str, Callable[[], Pair]] = {
         against_torch.online_softmax_explicit,
         against_torch.transformer_encoder,
         against_torch.transformer_decoder,
+        against_transformers.grouped_query,
+        against_transformers.latent,
         against_pytorchcv.senet,
         against_fightingcv.eca,
         against_mmcv.non_local,

@@ -23,6 +23,7 @@ from figures.weight_assignment.hard import gumbel, luong_local
 from figures.weight_assignment.self_attention import (
     grouped_query,
     kv_cache,
+    kv_sharing,
     latent,
     multi_head,
     online_softmax,
@@ -35,6 +36,7 @@ from sitekit.errors import BuildError
 from sitekit.hooks.explorations import PANEL
 from sitekit.kinds import explorations
 from snippets.foundations.masks import causal
+from snippets.weight_assignment.self_attention.kv_sharing import last_of_kind
 from snippets.weight_assignment.self_attention.ring import MODES, RingAttention
 from tests.site.conftest import PHONE
 from tests.site.test_browser import SCHEMES, serious, use
@@ -51,6 +53,7 @@ SENET = "attention-domain/channel/senet/"
 CBAM = "attention-domain/channel-spatial/cbam/"
 GUMBEL = "weight-assignment/hard/gumbel/"
 GROUPED_QUERY = "weight-assignment/self-attention/grouped-query/"
+KV_SHARING = "weight-assignment/self-attention/kv-sharing/"
 LATENT = "weight-assignment/self-attention/latent/"
 LUONG_LOCAL = "weight-assignment/hard/luong-local/"
 SLIDING_WINDOW = "weight-assignment/self-attention/sliding-window/"
@@ -498,3 +501,16 @@ def test_a_dial_turns_score_and_sink_of_the_module(page: Page, address: str, mat
     weights = sink.weights(match, logit)
     shares = panel.locator(".atlas-chart > span").evaluate_all(SHARES)
     assert shares == pytest.approx([*weights.tolist(), 1 - weights.sum().item()], abs=0.003)
+
+
+@pytest.mark.parametrize(("own", "tied"), [(1, 0), (4, 0), (4, 1), (8, 1)])
+def test_a_dial_shares_the_keys_of_the_module(page: Page, address: str, own: int, tied: int) -> None:
+    panel = opened(page, address, KV_SHARING)
+    for slider, stop in zip(panel.get_by_role("slider").all(), (own - 1, tied), strict=True):
+        slider.fill(str(stop))
+    sources = last_of_kind(["full"] * kv_sharing.LAYERS, own)
+    torch.testing.assert_close(shown(panel.locator("figure").first), kv_sharing.readers(sources).double())
+    found = zip(kv_sharing.costs(sources, bool(tied)), (kv_sharing.PROMPT, 2 * kv_sharing.WIDTH), strict=True)
+    for chart, (numbers, top) in zip(panel.locator(".atlas-chart").all(), found, strict=True):
+        shares = chart.locator("> span").evaluate_all(SHARES)
+        assert shares == pytest.approx([count / top for count in numbers], abs=0.003)

@@ -94,6 +94,7 @@ NAMES = {
     "latent": ("MLA", "latent atention", "多头潜在注意力"),
     "online_softmax": ("flash attention", "FlashAtention", "在线softmax"),
     "ring": ("context parallelism", "ring atention", "环形注意力"),
+    "kv_sharing": ("YOCO", "cross-layer atention", "共享键值"),
     "senet": ("SE", "squeez-and-excitation", "挤压与激励"),
     "eca": ("ECA", "effcient channel attention", "高效通道注意力"),
     "srm": ("SRM", "stlye pooling", "风格重标定"),

@@ -105,10 +105,11 @@ class GroupedQueryAttention(nn.Module):
         if state is not None:
             _check(state, k)
             k, v = torch.cat([state.keys, k], dim=2), torch.cat([state.values, v], dim=2)
-        group, earlier = self.num_heads // self.kv_heads, _earlier(x.shape[1], k.shape[2], x.device)
+        T, S, group = x.shape[1], k.shape[2], self.num_heads // self.kv_heads
+        seen = None if T == 1 else _earlier(T, S, x.device).repeat(group, 1)  # a single token sees all
         # the queries of a group stand one below the other, so that nobody has to copy its keys
         queries = q.unflatten(1, (self.kv_heads, group)).flatten(2, 3)  # (B, kv_heads, group T, d)
-        heads = F.scaled_dot_product_attention(queries, k, v, earlier.repeat(group, 1))
+        heads = F.scaled_dot_product_attention(queries, k, v, seen)
         return self._merge(heads.unflatten(2, (group, -1)).flatten(1, 2)), GroupedCache(k, v)
 
     def pooled(self, kv_heads: int) -> "GroupedQueryAttention":
