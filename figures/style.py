@@ -155,7 +155,7 @@ def name_rows(panels: Sequence[Axes], names: Sequence[str]) -> None:
 
 def mark(axes: Axes, row: float, column: float, name: str = "") -> None:
     """Draw a ring around a position, the query; beside it its name, if several have one."""
-    axes.plot(column, row, "o", ms=9, mfc="none", mec="white", mew=2)
+    axes.plot(column, row, "o", ms=9, mfc="none", mec="white", mew=2, clip_on=False)
     axes.annotate(
         name, (column, row), (7, 0), textcoords="offset points", color="white", va="center", weight="bold"
     )

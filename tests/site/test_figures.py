@@ -19,7 +19,7 @@ from PIL import Image
 
 from figures.attention_domain.spatial import non_local
 from figures.style import WEIGHT_MAP, Say, english
-from figures.weight_assignment.self_attention import multi_head, structured
+from figures.weight_assignment.self_attention import differential, multi_head, structured
 from figures.weight_assignment.soft import blstm_attention
 from sitekit.kinds import figures
 from sitekit.language import CHINESE, ENGLISH, LANGUAGES, Language
@@ -30,11 +30,13 @@ from sitekit.svg import size
 NAMES = {
     "AAConv", "APNB", "DNL", "EMA", "GC", "GCNet", "GENet", "GloRe", "Hamburger", "MGD", "NL", "PSANet",
     "RAM", "REINFORCE", "SAGAN", "TAM", "general", "local", "PSNR", "dB", "MB", "ms", "px", "ln",
+    "ALiBi", "Shaw", "Transformer", "XL", "NTK", "YaRN", "Llama",
 }
 # fmt: on
 """The same in all languages: architectures, scores and variants called so, units, functions."""
 
-DATA = {*multi_head.WORDS, *structured.WORDS, *blstm_attention.WORDS}
+SHARED_PAGE = {"AC"}  # sequences A and C
+DATA = {*multi_head.WORDS, *structured.WORDS, *blstm_attention.WORDS, *differential.WORDS, *SHARED_PAGE}
 
 each_figure = pytest.mark.parametrize("path", list(figures()))
 

@@ -94,7 +94,8 @@ def figure(say: Say = english) -> Figure:
     for row, values in enumerate(reached.values()):
         below.plot(values, [row] * len(values), "o", color=COLORS[row], markersize=8, clip_on=False)
         mean = sum(values) / len(values)
-        below.annotate(f"{mean:.2f}", (mean, row), (0, 9), textcoords="offset points", ha="center")
+        text = f"{say('mean', '均值')} {mean:.2f}"
+        below.annotate(text, (mean, row), (0, 9), textcoords="offset points", ha="center")
     below.axvline(psnr(blurred(x), clean), color=COLORS[5], linestyle="--")
     below.set(ylim=(1.5, -0.8), xlabel="PSNR [dB]")
     below.set_yticks((0, 1), (say("gates", "有门控"), say("no gates", "无门控")))

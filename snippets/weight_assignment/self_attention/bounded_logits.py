@@ -138,7 +138,7 @@ class BoundedAttention(nn.Module):
         if self.mode == "head_norm":
             q, k = self.q_norm(q), self.k_norm(k)
         elif self.mode == "cosine":
-            q, k = F.normalize(q, dim=-1) * self.factor * q.shape[-1] ** 0.5, F.normalize(k, dim=-1)
+            q, k = _direction(q) * self.factor * q.shape[-1] ** 0.5, _direction(k)
         return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, heads, T, d)
 
     def _weights(self, q: Tensor, k: Tensor) -> Tensor:
@@ -164,6 +164,12 @@ class BoundedAttention(nn.Module):
 def _earlier(T: int, S: int, device: torch.device) -> Tensor:
     """Which of S tokens the last T of them see, True = may be attended: (T, S)."""
     return torch.ones(T, S, dtype=torch.bool, device=device).tril(S - T)
+
+
+def _direction(x: Tensor) -> Tensor:
+    """Scale to length one; zeros stay zeros, in half precision as well, where `F.normalize` gives NaN."""
+    exact = torch.promote_types(x.dtype, torch.float32)
+    return F.normalize(x.to(exact), dim=-1).to(x.dtype)
 
 
 def _check(state: BoundedCache, k: Tensor) -> None:

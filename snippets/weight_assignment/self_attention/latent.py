@@ -59,7 +59,7 @@ class LatentAttention(nn.Module):
         rotated_dim: features p of keys that are rotated; even.
         value_dim: features v of a head's values.
         query_dim: width r_q of the latents of queries; none, and queries made of x itself, if not given.
-        base: the slowest pair of features turns by about 1 / base per token.
+        base: pair i of the p features turns by base^(-2i / p) per token.
 
     Shape:
         - x: (B, T, E), in `step` the next T tokens

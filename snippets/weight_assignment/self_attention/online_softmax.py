@@ -145,7 +145,8 @@ class OnlineSoftmaxAttention(nn.Module):
         - forward(...): (B, heads, T, d_v)
         - parts(...): a `Part`, output (B, heads, T, d_v) and lse (B, heads, T)
 
-    Sums are taken in float32 at least. There is no forward mode (`torch.func.jvp`).
+    Sums are taken in float32 at least; under autocast the products are in its type. There is no forward mode
+    (`torch.func.jvp`).
 
     Raises:
         ValueError: a block is below 1, or query, key, value or mask do not fit each other.

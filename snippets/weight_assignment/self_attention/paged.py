@@ -46,13 +46,15 @@ class PagedCache(NamedTuple):
 
         Raises:
             ValueError: a row is not in [-1, B).
+            TypeError: a row is no integer.
         """
         if not all(-1 <= row < len(self.table) for row in rows):
             raise ValueError(f"rows {list(rows)} must be in [-1, {len(self.table)})")
-        index = torch.tensor(rows, dtype=torch.long, device=self.table.device)
-        new = index < 0
-        table = self.table[index].masked_fill(new[:, None], -1)
-        return self._replace(table=table, length=self.length[index].masked_fill(new, 0))
+        chosen = [operator.index(row) for row in rows]
+        index = torch.tensor(chosen, dtype=torch.long, device=self.table.device)
+        table = F.pad(self.table, (0, 0, 0, 1), value=-1)[index]  # the last row is that of a new sequence
+        used = int((table >= 0).any(dim=0).sum())  # columns; those behind were of a sequence that has ended
+        return self._replace(table=table[:, :used], length=F.pad(self.length, (0, 1))[index])
 
 
 class PagedAttention(nn.Module):
@@ -80,6 +82,7 @@ class PagedAttention(nn.Module):
     Raises:
         ValueError: a size is below 1, `num_heads` does not divide `embed_dim`, `x` is not (B, T, E), `count`
             is not (B,) or not in [0, T], or `state` is not one that fits this layer, `x` and its dtype.
+        TypeError: `count` is not integer.
 
     Seven tokens fill two pages of three and begin a third. Forked, both sequences share them:
 
@@ -141,9 +144,11 @@ class PagedAttention(nn.Module):
         keys = cache.keys.index_put((page, row), k[real])
         values = cache.values.index_put((page, row), v[real])
         in_order = cache.table.clamp(min=0)  # pages that are not there lie behind every query
-        k = keys[in_order].flatten(1, 2).transpose(1, 2)  # (B, heads, M P, d)
-        v = values[in_order].flatten(1, 2).transpose(1, 2)  # (B, heads, M P, d)
-        visible = (torch.arange(k.shape[2], device=x.device) <= position[..., None]) & real[..., None]
+        place = torch.arange(in_order.shape[1] * self.page_size, device=x.device)  # (M P)
+        unwritten = (place >= (cache.length + count)[:, None])[:, None, :, None]  # may hold what others left
+        k = keys[in_order].flatten(1, 2).transpose(1, 2).masked_fill(unwritten, 0.0)  # (B, heads, M P, d)
+        v = values[in_order].flatten(1, 2).transpose(1, 2).masked_fill(unwritten, 0.0)  # (B, heads, M P, d)
+        visible = (place <= position[..., None]) & real[..., None]
         heads = F.scaled_dot_product_attention(q.transpose(1, 2), k, v, visible[:, None])
         return self._merge(heads), PagedCache(keys, values, cache.table, cache.length + count)
 
@@ -170,7 +175,7 @@ def _with_pages(cache: PagedCache, count: Tensor) -> PagedCache:
     """Give each sequence the pages that its next tokens go to, and a copy of one that it shares."""
     P, users = cache.keys.shape[1], cache.users()
     needed = (cache.length + count + P - 1) // P  # (B,)
-    missing = max(int(needed.max()) - cache.table.shape[1], 0)
+    missing = max(int(F.pad(needed, (0, 1)).max()) - cache.table.shape[1], 0)  # a batch may be empty
     table = F.pad(cache.table, (0, missing), value=-1)  # (B, M)
     place = torch.arange(table.shape[1], device=table.device)
     written = (place >= (cache.length // P)[:, None]) & (place < needed[:, None]) & (count > 0)[:, None]
@@ -191,6 +196,8 @@ def _counted(count: Tensor | None, x: Tensor) -> Tensor:
     B, T, _ = x.shape
     if count is None:
         return torch.full((B,), T, device=x.device)
+    if count.is_floating_point() or count.is_complex() or count.dtype == torch.bool:
+        raise TypeError(f"count must be integer, not {count.dtype}")
     if count.shape != (B,):
         raise ValueError(f"count {tuple(count.shape)} must be (B,) = {(B,)}")
     if (count < 0).any() or (count > T).any():

@@ -141,7 +141,7 @@ class SinkAttention(nn.Module):
         q, k, v = self._project(x)
         position = new = torch.arange(x.shape[1], device=x.device)
         if state is not None:
-            _check(state, k)
+            _check(state, k, self.first, self.window)
             new = new + state.seen
             k, v = torch.cat([state.keys, k], dim=2), torch.cat([state.values, v], dim=2)
             position = torch.cat([state.position, new])  # (S)
@@ -163,11 +163,11 @@ class SinkAttention(nn.Module):
         """Return the weighted mean of the values: (B, heads, T, d)."""
         T, d = q.shape[2:]
         if self.mode != "tokens":
-            # In front a key without a value, whose score comes from a feature that is 1 in all queries, and a
+            # In front a key without a value, whose score comes from a feature that all queries share, and a
             # query whose output is dropped, so that `is_causal` lets the others see that key
-            q = F.pad(q, (0, 1, 1, 0), value=1.0)  # (B, heads, 1 + T, d + 1)
+            q = F.pad(q, (0, 1, 1, 0), value=d**0.5)  # (B, heads, 1 + T, d + 1)
             k, v = F.pad(k, (0, 1, 1, 0)), F.pad(v, (0, 1, 1, 0))  # (B, heads, 1 + S, d + 1)
-            k[:, :, 0, d] = self.sink * d**0.5
+            k[:, :, 0, d] = self.sink
             visible = None if visible is None else F.pad(visible, (1, 0, 1, 0), value=True)
         heads = F.scaled_dot_product_attention(q, k, v, visible, is_causal=visible is None, scale=d**-0.5)
         return heads[:, :, q.shape[2] - T :, :d]
@@ -186,7 +186,7 @@ class SinkAttention(nn.Module):
         return output
 
 
-def _check(state: SinkCache, k: Tensor) -> None:
+def _check(state: SinkCache, k: Tensor, first: int, window: int | None) -> None:
     """Refuse a state that cannot be of the layer with these keys (B, heads, T, d)."""
     if not isinstance(state, SinkCache):
         raise ValueError(f"state {type(state).__name__} must be a SinkCache")
@@ -198,6 +198,9 @@ def _check(state: SinkCache, k: Tensor) -> None:
                 f"state {name} {tuple(kept.shape)} of {kept.dtype} must be (B, heads, S, d) = "
                 f"{(B, heads, S, d)} of {k.dtype}"
             )
+    slots = state.seen if window is None else min(state.seen, first + window - 1)
+    if slots != S:
+        raise ValueError(f"state position {tuple(state.position.shape)} must be (S,) = {(slots,)}")
 
 
 def example(B: int = 2, T: int = 10, E: int = 64, heads: int = 4) -> tuple[SinkAttention, tuple[Tensor]]:

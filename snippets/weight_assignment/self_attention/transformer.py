@@ -474,13 +474,15 @@ def _check_state(state: LayerState, new: Tensor) -> None:
     if not isinstance(state, LayerState):
         raise ValueError(f"state {type(state).__name__} must be a LayerState")
     B, heads, _, d = new.shape
-    for name in ("keys", "values", "memory_keys", "memory_values"):
-        kept: Tensor = getattr(state, name)
-        if kept.shape != (B, heads, kept.shape[2], d) or kept.dtype != new.dtype:
-            raise ValueError(
-                f"state {name} {tuple(kept.shape)} of {kept.dtype} must be (B, heads, S, d) = "
-                f"{(B, heads, kept.shape[2], d)} of {new.dtype}"
-            )
+    for kind in ("", "memory_"):
+        keys, values = getattr(state, f"{kind}keys"), getattr(state, f"{kind}values")
+        S = keys.shape[2] if keys.dim() == 4 else 0
+        for name, kept in ((f"{kind}keys", keys), (f"{kind}values", values)):
+            if kept.shape != (B, heads, S, d) or kept.dtype != new.dtype:
+                raise ValueError(
+                    f"state {name} {tuple(kept.shape)} of {kept.dtype} must be (B, heads, S, d) = "
+                    f"{(B, heads, S, d)} of {new.dtype}"
+                )
 
 
 def example(

@@ -318,3 +318,10 @@ def test_refuses_caches_whose_halves_do_not_fit() -> None:
     _, state = layer.step(x)
     with pytest.raises(ValueError, match=r"^state values \(2, 4, 9, 16\) of torch.float32 must be"):
         layer.step(x, BoundedCache(state.keys, state.values[:, :, 1:]))
+
+
+def test_cosines_of_a_zero_token_are_zero_in_float16() -> None:
+    layer, x = BoundedAttention(64, 4, "cosine").half(), torch.randn(2, 5, 64).half()
+    x[0, 2] = 0
+    assert layer(x).isfinite().all()
+    assert layer.attention(x).isfinite().all()

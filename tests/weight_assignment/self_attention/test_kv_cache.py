@@ -237,3 +237,13 @@ def test_states_that_do_not_fit_are_refused() -> None:
 def test_a_window_below_one_is_refused(window: int) -> None:
     with pytest.raises(ValueError, match=f"^window {window} must be at least 1$"):
         CachedAttention(6, 2, window)
+
+
+def test_a_step_compiles_whole_and_runs_on_shapes_alone() -> None:
+    layer, (x,) = example()
+    _, state = layer.step(x[:, :4])
+    step = torch.compile(layer.step, fullgraph=True, backend="eager")
+    torch.testing.assert_close(step(x[:, 4:5], state)[0], layer.step(x[:, 4:5], state)[0])
+    layer.to("meta")
+    _, state = layer.step(x[:, :4].to("meta"))
+    assert layer.step(x[:, 4:5].to("meta"), state)[0].shape == x[:, :1].shape

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from snippets.weight_assignment.self_attention.kv_cache import CachedAttention
-from snippets.weight_assignment.self_attention.paged import PagedAttention, PagedCache
+from snippets.weight_assignment.self_attention.paged import PagedAttention, PagedCache, example
 from tests.measure import Measured
 
 SIZES = [1, 3, 4, 16]
@@ -246,3 +246,31 @@ def test_rows_that_are_not_there_are_refused() -> None:
 def test_counts_that_do_not_fit_are_refused(count: list[int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         small(4).step(tokens(2, 7), count=torch.tensor(count))
+
+
+def test_nothing_leaks_from_one_sequence_into_another() -> None:
+    """Not even NaN, which no weight of zero takes away."""
+    layer, (x,) = example()
+    bad = x.clone()
+    bad[0, 0] = torch.nan
+    y, state = layer.step(bad, count=torch.tensor([12, 5]))
+    assert y[0].isnan().any()
+    assert y[1].isfinite().all()
+    y, _ = layer.step(x[:, :3], state.take([-1, 1]))  # a new sequence in pages of the one that ended
+    assert y.isfinite().all()
+
+
+def test_a_batch_may_be_empty_and_what_ended_leaves_no_columns() -> None:
+    layer, (x,) = example()
+    y, state = layer.step(x[:0])
+    assert y.shape == (0, *x.shape[1:])
+    assert state.take([]).take([-1]).length.tolist() == [0]
+    _, state = layer.step(x, count=torch.tensor([12, 2]))
+    assert state.table.shape[1] > state.take([1]).table.shape[1] == 1
+
+
+@pytest.mark.parametrize("count", [torch.tensor([1.5, 2.0]), torch.tensor([True, False])], ids=str)
+def test_a_count_is_integer(count: torch.Tensor) -> None:
+    layer, (x,) = example()
+    with pytest.raises(TypeError, match="count must be integer, not"):
+        layer.step(x, count=count)

@@ -265,3 +265,17 @@ def test_refuses_caches_whose_halves_do_not_fit() -> None:
     _, state = layer.step(x)
     with pytest.raises(ValueError, match=r"^state values \(2, 4, 9, 16\) of torch.float32 must be"):
         layer.step(x, state._replace(values=state.values[:, :, 1:]))
+
+
+@pytest.mark.parametrize("other", [(0, None), (3, 4), (0, 7)], ids=str)
+def test_a_state_of_another_window_is_refused(other: tuple[int, int | None]) -> None:
+    _, (x,) = example()
+    _, state = SinkAttention(64, 4, "tokens", first=0, window=2).step(x[:, :9])
+    with pytest.raises(ValueError, match=r"^state position"):
+        SinkAttention(64, 4, "tokens", *other).step(x[:, 9:], state)
+
+
+def test_a_large_sink_is_finite_in_float16() -> None:
+    layer, (x,) = SinkAttention(64, 1), example()[1]
+    torch.nn.init.constant_(layer.sink, 1e4)
+    assert layer.half()(x.half()).isfinite().all()

@@ -19,7 +19,11 @@ from transformers.models.longformer.modeling_longformer import LongformerSelfAtt
 from transformers.models.mistral.modeling_mistral import MistralAttention
 
 from snippets.weight_assignment.self_attention.kv_cache import CachedAttention
-from snippets.weight_assignment.self_attention.sliding_window import SlidingWindowAttention, WindowCache
+from snippets.weight_assignment.self_attention.sliding_window import (
+    SlidingWindowAttention,
+    WindowCache,
+    example,
+)
 from tests.measure import Measured
 from tests.memory import peak_bytes
 
@@ -274,3 +278,13 @@ def test_states_that_do_not_fit_are_refused() -> None:
     for module, state, message in refused:
         with pytest.raises(ValueError, match=message):
             module.step(x, state)
+
+
+def test_a_step_compiles_whole_and_runs_on_shapes_alone() -> None:
+    layer, (x,) = example()
+    _, state = layer.step(x[:, :4])
+    step = torch.compile(layer.step, fullgraph=True, backend="eager")
+    torch.testing.assert_close(step(x[:, 4:5], state)[0], layer.step(x[:, 4:5], state)[0])
+    layer.to("meta")
+    _, state = layer.step(x[:, :4].to("meta"))
+    assert layer.step(x[:, 4:5].to("meta"), state)[0].shape == x[:, :1].shape

@@ -577,3 +577,14 @@ def test_second_derivatives_and_forward_mode_work_in_the_math_kernel() -> None:
         output = model(source.requires_grad_(), target)
         slope = torch.autograd.grad(output.pow(3).sum(), source, create_graph=True)[0]
         assert torch.autograd.grad(slope.square().sum(), source)[0].isfinite().all()
+
+
+def test_a_state_whose_parts_do_not_fit_each_other_is_refused() -> None:
+    model, (source, target) = example()
+    state = model.start(source)
+    first = state.layers[0]
+    for name in ("values", "memory_values"):
+        longer = torch.cat([getattr(first, name), first.memory_values], dim=2)
+        wrong = state._replace(layers=(first._replace(**{name: longer}), *state.layers[1:]))
+        with pytest.raises(ValueError, match=rf"^state {name} "):
+            model.step(target, wrong)
