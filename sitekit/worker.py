@@ -48,7 +48,10 @@ def main(wanted: list[tuple[str, str]]) -> None:
             if bar.disable:
                 line = f"[{number}/{len(wanted)}] {kind} of {name}  {found['seconds']:.1f} s"
                 print(line, file=sys.stderr, flush=True)
-            print(json.dumps({"kind": kind, "name": name, **found}), flush=True)
+            try:
+                print(json.dumps({"kind": kind, "name": name, **found}), flush=True)
+            except BrokenPipeError:
+                os._exit(1)  # whoever asked has just ended
 
 
 def answer(kind: str, name: str) -> dict[str, Any]:

@@ -1,11 +1,11 @@
 """Position biases: each score gets a number for how far apart query and key stand, in four published forms.
 
-Paper: Peter Shaw, Jakob Uszkoreit, Ashish Vaswani, "Self-Attention with Relative Position Representations",
-NAACL 2018, arXiv 1803.02155; Colin Raffel et al., "Exploring the Limits of Transfer Learning with a Unified
-Text-to-Text Transformer" (T5), JMLR 2020, arXiv 1910.10683; Zihang Dai et al., "Transformer-XL: Attentive
-Language Models Beyond a Fixed-Length Context", ACL 2019, arXiv 1901.02860; Ofir Press, Noah A. Smith, Mike
-Lewis, "Train Short, Test Long: Attention with Linear Biases Enables Input Length Extrapolation" (ALiBi),
-ICLR 2022, arXiv 2108.12409.
+Paper: Colin Raffel et al., "Exploring the Limits of Transfer Learning with a Unified Text-to-Text
+Transformer" (T5), JMLR 2020, arXiv 1910.10683; Peter Shaw, Jakob Uszkoreit, Ashish Vaswani, "Self-Attention
+with Relative Position Representations", NAACL 2018, arXiv 1803.02155; Zihang Dai et al., "Transformer-XL:
+Attentive Language Models Beyond a Fixed-Length Context", ACL 2019, arXiv 1901.02860; Ofir Press, Noah A.
+Smith, Mike Lewis, "Train Short, Test Long: Attention with Linear Biases Enables Input Length Extrapolation"
+(ALiBi), ICLR 2022, arXiv 2108.12409.
 Code: huggingface/transformers 5.23.0, models t5, wav2vec2_bert, xlnet, bloom and mpt.
 Differs: heads go in and come out; projections, dropout and norms are left to the caller. Queries may be the
 last T of S tokens. ALiBi takes |i - j|, so that it works without a causal mask. Start values are normal, with

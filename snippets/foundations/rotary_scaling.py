@@ -1,10 +1,11 @@
 """Stretching rotary positions: slower angles, so that a model reads texts longer than those of its training.
 
-Paper: Shouyuan Chen, Sherman Wong, Liangjian Chen, Yuandong Tian, "Extending Context Window of Large Language
-Models via Positional Interpolation", arXiv 2023, arXiv 2306.15595 (linear); Bowen Peng, Jeffrey Quesnelle,
-Honglu Fan, Enrico Shippole, "YaRN: Efficient Context Window Extension of Large Language Models", ICLR 2024,
-arXiv 2309.00071; Yiran Ding et al., "LongRoPE: Extending LLM Context Window Beyond 2 Million Tokens", arXiv
-2024, arXiv 2402.13753. NTK-aware scaling was published in forums, Llama 3's rule in its code.
+Paper: Bowen Peng, Jeffrey Quesnelle, Honglu Fan, Enrico Shippole, "YaRN: Efficient Context Window Extension
+of Large Language Models", ICLR 2024, arXiv 2309.00071; Shouyuan Chen, Sherman Wong, Liangjian Chen,
+Yuandong Tian, "Extending Context Window of Large Language Models via Positional Interpolation", arXiv 2023,
+arXiv 2306.15595 (linear); Yiran Ding et al., "LongRoPE: Extending LLM Context Window Beyond 2 Million
+Tokens", arXiv 2024, arXiv 2402.13753. NTK-aware scaling was published in forums, Llama 3's rule in its
+code.
 Code: huggingface/transformers 5.23.0, modeling_rope_utils.py; jquesnelle/yarn 995db5b5.
 Differs: YaRN's ramp is that of the released code, which is not the paper's; `paper_ramp` is. Frequencies are
 computed in float64, angles in float32 at least.

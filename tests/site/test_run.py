@@ -1,7 +1,10 @@
 """Running snippets at build: what is computed when, and how errors read."""
 
+import json
 import re
 import shutil
+import subprocess
+import sys
 from itertools import product
 from pathlib import Path
 
@@ -170,6 +173,17 @@ def test_a_worker_that_dies_is_reported(atlas: SmallAtlas) -> None:
     errors = atlas.results().errors
     assert "cost of toy" in errors
     assert errors == {name: f"{name}: a process ended before this was done" for name in errors}
+
+
+def test_a_worker_whose_asker_has_ended_says_nothing(atlas: SmallAtlas) -> None:
+    command = [sys.executable, "-m", "sitekit.worker", json.dumps([["cost", "plain"]])]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    worker = subprocess.Popen(command, cwd=atlas.root, env=atlas.environment(), **pipes)
+    assert worker.stdout
+    assert worker.stderr
+    worker.stdout.close()
+    assert b"Traceback" not in worker.stderr.read()
+    assert worker.wait() == 1
 
 
 def test_a_dead_command_is_reported(atlas: SmallAtlas) -> None:
