@@ -97,11 +97,16 @@ def decoding(block: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, Any]:
     Without a source that is None. A block that reads one has `start`, which takes it under the names that it
     has in `forward`.
     """
+    (x,), source = streams(block, inputs)
+    return x, block.start(**source) if source else None
+
+
+def streams(block: Any, inputs: tuple[Tensor, ...]) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """Return what `start` takes of the inputs of `forward`, by name, and before it all others."""
     named = dict(zip(inspect.signature(block.forward).parameters, inputs, strict=False))
-    source = inspect.signature(block.start).parameters if hasattr(block, "start") else ()
-    state = block.start(**{name: named.pop(name) for name in source if name in named}) if source else None
-    (x,) = named.values()
-    return x, state
+    taken = inspect.signature(block.start).parameters if hasattr(block, "start") else ()
+    source = {name: named.pop(name) for name in taken if name in named}
+    return list(named.values()), source
 
 
 def rows(mechanism: Mechanism, module: ModuleType) -> tuple[CostRow, ...]:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import tests.without_torchvision  # noqa: F401
+from sitekit import steps
 from sitekit.fingerprint import fingerprint
 from snippets.catalogue import CATALOGUE
 from tests.measure import Figure, Measured, summary
@@ -27,11 +28,10 @@ def _slug(item: pytest.Item) -> str:
     return item.path.stem.removeprefix("test_")
 
 
-def proof_source(path: str) -> str:
+def proof_source(slug: str) -> str:
     """Hash of what a proof depends on: the code of the snippet and of its test file."""
-    folder, _, slug = path.rpartition("/")
-    files = [ROOT / "snippets" / f"{path}.py", ROOT / "tests" / folder / f"test_{slug}.py"]
-    return fingerprint(files)
+    row = CATALOGUE[slug]
+    return fingerprint([ROOT / "snippets" / f"{row.path}.py", ROOT / steps.proof(row)])
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -68,7 +68,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         proofs[slug] = {
             "torch": torch.__version__.split("+")[0],
             "date": datetime.date.today().isoformat(),
-            "source": proof_source(CATALOGUE[slug].path),
+            "source": proof_source(slug),
             "tests": len(_seconds[slug]),
             "seconds": round(sum(_seconds[slug]), 1),
             "proofs": {test: summary(found) for test, found in sorted(figures.items())},

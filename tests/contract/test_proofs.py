@@ -4,6 +4,7 @@ import ast
 import json
 import re
 
+from sitekit import steps
 from snippets.catalogue import CATALOGUE
 from tests.conftest import PROOFS, ROOT, proof_source
 from tests.contract.walker import source
@@ -13,8 +14,7 @@ FENCE = re.compile(r"^```proofs\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 def proved(slug: str) -> set[str]:
     """Names of the tests of a mechanism."""
-    folder, _, _ = CATALOGUE[slug].path.rpartition("/")
-    tree = ast.parse((ROOT / "tests" / folder / f"test_{slug}.py").read_text())
+    tree = ast.parse((ROOT / steps.proof(CATALOGUE[slug])).read_text())
     return {
         node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
     }
@@ -31,11 +31,11 @@ def shown(slug: str, language: str) -> set[str]:
 
 
 def test_proofs_are_recorded_and_current(name: str) -> None:
-    path = source(name).relative_to(ROOT / "snippets").with_suffix("").as_posix()
-    record = json.loads(PROOFS.read_text()).get(path.rpartition("/")[2])
+    slug = source(name).stem
+    record = json.loads(PROOFS.read_text()).get(slug)
     assert record, "run `make proofs`"
-    assert record["source"] == proof_source(path), "snippet or test changed: run `make proofs`"
-    assert set(record["proofs"]) <= proved(path.rpartition("/")[2])
+    assert record["source"] == proof_source(slug), "snippet or test changed: run `make proofs`"
+    assert set(record["proofs"]) <= proved(slug)
 
 
 def test_every_figure_stands_beside_its_limit(name: str) -> None:

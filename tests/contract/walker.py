@@ -9,12 +9,12 @@ import inspect
 import pkgutil
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import snippets
+from sitekit.cost import streams
 
 PACKAGE = Path(snippets.__path__[0])
 
@@ -66,13 +66,8 @@ CASES = [
 
 def reads_on(case: str) -> bool:
     """Whether `step` can read what the case is called with: tokens, a source if there is `start`, no mask."""
-    module: Any
     module, inputs = build(case)
-    if not hasattr(module, "step"):
-        return False
-    source = inspect.signature(module.start).parameters if hasattr(module, "start") else ()
-    taken = list(inspect.signature(module.forward).parameters)[: len(inputs)]
-    return len([name for name in taken if name not in source]) == 1
+    return hasattr(module, "step") and len(streams(module, inputs)[0]) == 1
 
 
 READERS = [case for case in CASES if reads_on(case)]
