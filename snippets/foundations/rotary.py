@@ -208,9 +208,7 @@ class RotaryAttention(nn.Module):
 
         The keys that are kept stay as they were turned. The new ones are turned on from there.
         """
-        if state is not None and not isinstance(state, RotaryCache):
-            raise ValueError(f"state {type(state).__name__} must be a RotaryCache")
-        q, k, v = self._project(x, seen=0 if state is None else state.keys.shape[2])
+        q, k, v = self._project(x, seen=0 if state is None else _seen(state))
         if state is not None:
             _check(state, k)
             k, v = torch.cat([state.keys, k], dim=2), torch.cat([state.values, v], dim=2)
@@ -240,6 +238,13 @@ class RotaryAttention(nn.Module):
 def _earlier(T: int, S: int, device: torch.device) -> Tensor:
     """Which of S tokens the last T of them see, True = may be attended: (T, S)."""
     return torch.ones(T, S, dtype=torch.bool, device=device).tril(S - T)
+
+
+def _seen(state: RotaryCache) -> int:
+    """Return how many tokens a state has seen; refuse what is none."""
+    if not isinstance(state, RotaryCache) or state.keys.dim() != 4:
+        raise ValueError(f"state {type(state).__name__} must be a RotaryCache of keys (B, heads, S, d)")
+    return state.keys.shape[2]
 
 
 def _check(state: RotaryCache, k: Tensor) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from sitekit.cost import decoding, tensors
 from tests.contract.walker import build, cast, sizes
@@ -117,3 +118,26 @@ def test_what_is_no_state_of_this_module_is_refused(reader: str, stranger: Any) 
     x, _ = decoding(block, inputs)
     with pytest.raises(ValueError, match=r"^state .* must "):
         block.step(x, stranger)
+
+
+def flat(part: Tensor) -> list[Tensor]:
+    return [part.flatten()]
+
+
+def shorter(part: Tensor) -> list[Tensor]:
+    return [part.narrow(axis, 0, size - 1) for axis, size in enumerate(part.shape) if size > 1]
+
+
+@pytest.mark.parametrize("change", [flat, shorter])
+def test_a_state_whose_parts_do_not_fit_each_other_is_refused(reader: str, change: Any) -> None:
+    """One of its tensors is changed at a time; one that stands alone may be of fewer tokens."""
+    block, inputs = double(reader)
+    x, _ = decoding(block, inputs)
+    parts, form = tree_flatten(state_after(block, inputs))
+    places = [n for n, part in enumerate(parts) if isinstance(part, Tensor) and part.is_floating_point()]
+    if change is shorter and len(places) == 1:
+        return
+    for place in places:
+        for other in change(parts[place]):
+            with pytest.raises(ValueError, match=r"^state .* must "):
+                block.step(x, tree_unflatten([*parts[:place], other, *parts[place + 1 :]], form))

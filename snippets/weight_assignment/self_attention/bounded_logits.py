@@ -177,7 +177,7 @@ def _check(state: BoundedCache, k: Tensor) -> None:
     if not isinstance(state, BoundedCache):
         raise ValueError(f"state {type(state).__name__} must be a BoundedCache")
     B, heads, _, d = k.shape
-    S = state.keys.shape[2]
+    S = state.keys.shape[2] if state.keys.dim() == 4 else 0
     for name, kept in state._asdict().items():
         if kept.shape != (B, heads, S, d) or kept.dtype != k.dtype:
             raise ValueError(

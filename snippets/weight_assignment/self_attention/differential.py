@@ -179,7 +179,7 @@ def _check(state: DifferentialCache, k: Tensor, v: Tensor) -> None:
     """Refuse a state that cannot be of the layer with these keys and values (B, heads, T, width)."""
     if not isinstance(state, DifferentialCache):
         raise ValueError(f"state {type(state).__name__} must be a DifferentialCache")
-    S = state.keys.shape[2]
+    S = state.keys.shape[2] if state.keys.dim() == 4 else 0
     for name, kept, new in (("keys", state.keys, k), ("values", state.values, v)):
         wanted = (*new.shape[:2], S, new.shape[3])
         if kept.shape != wanted or kept.dtype != new.dtype:

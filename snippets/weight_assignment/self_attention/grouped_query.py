@@ -154,7 +154,7 @@ def _check(state: GroupedCache, k: Tensor) -> None:
     if not isinstance(state, GroupedCache):
         raise ValueError(f"state {type(state).__name__} must be a GroupedCache")
     B, kv_heads, _, d = k.shape
-    S = state.keys.shape[2]
+    S = state.keys.shape[2] if state.keys.dim() == 4 else 0
     for name, kept in state._asdict().items():
         if kept.shape != (B, kv_heads, S, d) or kept.dtype != k.dtype:
             raise ValueError(

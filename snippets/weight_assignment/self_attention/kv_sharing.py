@@ -193,14 +193,15 @@ class KVSharingStack(nn.Module):
         return self._read(x, None, last=True)
 
     def _read(self, x: Tensor, state: SharedCache | None, last: bool = False) -> tuple[Tensor, SharedCache]:
-        position = _positions(x, 0 if state is None else self._seen(state))
+        seen = 0 if state is None else self._seen(state)
+        position = _positions(x, seen)
         kept: dict[int, tuple[Tensor, ...]] = {}
         for number, layer in self._numbered():
             if last and number == self.exit:
                 x, position = x[:, -1:], position[-1:]
             if self.sources[number] == number:
                 new = layer.keep(x, position)
-                kept[number] = new if state is None else _joined(state.kept[len(kept)], new)
+                kept[number] = new if state is None else _joined(state.kept[len(kept)], new, seen)
             x = x + layer(x, kept[self.sources[number]], position)
         return x[:, -1:] if last else x, SharedCache(tuple(kept.values()))
 
@@ -214,7 +215,8 @@ class KVSharingStack(nn.Module):
         layers = len(set(self.sources))
         if not isinstance(state, SharedCache) or len(state.kept) != layers:
             raise ValueError(f"state {type(state).__name__} must be a SharedCache of {layers} layers")
-        return state.kept[0][0].shape[2]
+        first = state.kept[0][0]
+        return first.shape[2] if first.dim() == 4 else 0
 
 
 def _positions(x: Tensor, start: int) -> Tensor:
@@ -230,17 +232,16 @@ def _earlier(x: Tensor, kept: tuple[Tensor, ...]) -> Tensor:
     return torch.ones(T, S, dtype=torch.bool, device=x.device).tril(S - T)
 
 
-def _joined(old: tuple[Tensor, ...], new: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Return what was kept with what is new, each (B, heads, T, d), behind it."""
+def _joined(old: tuple[Tensor, ...], new: tuple[Tensor, ...], seen: int) -> tuple[Tensor, ...]:
+    """Return what was kept of the tokens seen with what is new, each (B, heads, T, d), behind it."""
     if len(old) != len(new):
         raise ValueError(f"state kept of {len(old)} must be of {len(new)} tensors a layer")
-    S = old[0].shape[2]
     for past, now in zip(old, new, strict=True):
         B, heads, _, d = now.shape
-        if past.shape != (B, heads, S, d) or past.dtype != now.dtype:
+        if past.shape != (B, heads, seen, d) or past.dtype != now.dtype:
             raise ValueError(
                 f"state kept {tuple(past.shape)} of {past.dtype} must be (B, heads, S, d) = "
-                f"{(B, heads, S, d)} of {now.dtype}"
+                f"{(B, heads, seen, d)} of {now.dtype}"
             )
     return tuple(torch.cat([past, now], dim=2) for past, now in zip(old, new, strict=True))
 

@@ -137,7 +137,7 @@ def _check(state: GatedCache, k: Tensor) -> None:
     if not isinstance(state, GatedCache):
         raise ValueError(f"state {type(state).__name__} must be a GatedCache")
     B, heads, _, d = k.shape
-    S = state.keys.shape[2]
+    S = state.keys.shape[2] if state.keys.dim() == 4 else 0
     for name, kept in state._asdict().items():
         if kept.shape != (B, heads, S, d) or kept.dtype != k.dtype:
             raise ValueError(

@@ -409,7 +409,7 @@ class Transformer(nn.Module):
             raise ValueError(f"state {type(state).__name__} must be a TransformerState")
         if len(state.layers) != len(self.decoder):
             raise ValueError(f"state layers {len(state.layers)} must be {len(self.decoder)}")
-        x = self._start(target, first=state.layers[0].keys.shape[2])
+        x = self._start(target, first=_tokens(state.layers[0].keys))
         layers = []
         for layer, kept in zip(self.decoder, state.layers, strict=True):
             assert isinstance(layer, DecoderLayer)
@@ -469,6 +469,11 @@ def _check_mask(mask: Tensor | None, shape: tuple[int, ...]) -> None:
         )
 
 
+def _tokens(kept: Tensor) -> int:
+    """Return S of (B, heads, S, d), 0 for what has another form and is refused."""
+    return kept.shape[2] if kept.dim() == 4 else 0
+
+
 def _check_state(state: LayerState, new: Tensor) -> None:
     """Refuse a state that cannot be of the layer with these new keys (B, heads, T, d)."""
     if not isinstance(state, LayerState):
@@ -476,7 +481,7 @@ def _check_state(state: LayerState, new: Tensor) -> None:
     B, heads, _, d = new.shape
     for kind in ("", "memory_"):
         keys, values = getattr(state, f"{kind}keys"), getattr(state, f"{kind}values")
-        S = keys.shape[2] if keys.dim() == 4 else 0
+        S = _tokens(keys)
         for name, kept in ((f"{kind}keys", keys), (f"{kind}values", values)):
             if kept.shape != (B, heads, S, d) or kept.dtype != new.dtype:
                 raise ValueError(

@@ -191,7 +191,7 @@ def _check_state(state: Source, q: Tensor) -> None:
     if not isinstance(state, Source):
         raise ValueError(f"state {type(state).__name__} must be a Source")
     B, heads, _, d = q.shape
-    S = state.keys.shape[2]
+    S = state.keys.shape[2] if state.keys.dim() == 4 else 0
     for name, kept in (("keys", state.keys), ("values", state.values)):
         if kept.shape != (B, heads, S, d) or kept.dtype != q.dtype:
             raise ValueError(
