@@ -13,7 +13,9 @@ from traitlets.config import Config
 
 from sitekit import paths
 from sitekit.errors import BuildError
+from sitekit.svg import clean
 
+SVG = "image/svg+xml"
 TIMEOUT = 300  # seconds for one cell
 DRAWING = (
     "--InlineBackend.figure_formats={'svg'}",
@@ -32,6 +34,10 @@ def make(name: str) -> list[list[NotebookNode]]:
     file = paths.DOCS / f"{name}.py"
     notebook: NotebookNode = jupytext.read(file)
     _run(notebook, file)
+    for place, cell in enumerate(notebook.cells):
+        for data in (output.data for output in cell.get("outputs", ()) if "data" in output):
+            if SVG in data:
+                data[SVG] = clean(data[SVG], f"cell-{place}")
     return [cell.outputs for cell in code(notebook)]
 
 

@@ -13,7 +13,7 @@ from sitekit.errors import BuildError
 from sitekit.notebooks.cells import original
 from sitekit.notebooks.execute import code, line_of
 from sitekit.store import ask
-from sitekit.svg import clean, size
+from sitekit.svg import size
 
 ANSI = re.compile(r"\x1b\[[\d;]*m")
 
@@ -69,7 +69,7 @@ def _output(output: NotebookNode, place: int, notebook: NotebookNode, file: Path
             name = file.relative_to(paths.ROOT) if file.is_relative_to(paths.ROOT) else file
             line = line_of(place, notebook, file)
             raise BuildError(f'{name}:{line}: the figure has no description; write # %% alt="..." above')
-        return _figure(data, escape(alt), f"cell-{place}")
+        return _figure(data, escape(alt))
     if "text/html" in data:
         return f'<div class="atlas-table" tabindex="0">{data["text/html"]}</div>'
     if "text/markdown" in data:
@@ -77,11 +77,11 @@ def _output(output: NotebookNode, place: int, notebook: NotebookNode, file: Path
     return _fence("{ .text .atlas-output .no-copy }", data["text/plain"])
 
 
-def _figure(data: NotebookNode, alt: str, name: str) -> str:
+def _figure(data: NotebookNode, alt: str) -> str:
     if "image/svg+xml" not in data:
         source = f"data:image/png;base64,{data['image/png'].strip()}"
         return f'<div class="atlas-figure"><img alt="{alt}" src="{source}"></div>'
-    svg = clean(data["image/svg+xml"], name).replace("<svg", f'<svg aria-label="{alt}"', 1)
+    svg = data["image/svg+xml"].replace("<svg", f'<svg aria-label="{alt}"', 1)
     width, height = size(svg)
     style = f"max-width: {width * 4 / 3:.0f}px; --ratio: {width / height:.3f}"  # a point is 4/3 pixels
     return f'<div class="atlas-figure" style="{style}">{svg}</div>'
