@@ -188,7 +188,6 @@ WORDS: Mapping[str, tuple[str, str]] = {
         "{package} 中的 {counted} 个家族，读取于 {date}。",
     ),
     "until": ("to {year}", "{year} 及以前"),
-    "in all": ("In all", "合计"),
     "two": ("Two models beside each other:", "两个模型并排比较："),
     "layers": ("Layers", "层"),
     "only": ("Only {name}", "仅 {name}"),
@@ -201,7 +200,6 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "keeps state": ("{layers} state", "{layers} 层状态"),
     # calculator
     "calculator": ("Cache calculator", "缓存计算器"),
-    "model": ("Model", "模型"),
     "keeps": ("Layers that keep something", "有所保留的层"),
     "at tokens": ("At {tokens} tokens", "{tokens} 个词元时"),
     "sum": ("In all", "合计"),

@@ -8,6 +8,7 @@ from typing import Any
 from sitekit.language import Language
 from sitekit.parts import part
 from sitekit.pieces.cache import BYTES, constant, layers, per_token, size
+from sitekit.pieces.controls import labelled, options
 from sitekit.pieces.elements import element, table
 from sitekit.pieces.refer import to_mechanism
 from sitekit.pieces.used import census
@@ -26,7 +27,7 @@ KINDS: Mapping[str, tuple[str, Sequence[str]]] = {
 
 FIRST = "Llama 3 8B"
 CONTEXT = 131_072
-BITS = {2: "16", 1: "8", 4: "32"}
+BITS = {"2": "16", "1": "8", "4": "32"}
 
 
 @part("calculator")
@@ -40,7 +41,7 @@ def calculator(body: str, language: Language) -> str:
         aria_label=language.word("calculator"),
         data_presets=json.dumps(presets),
     )
-    columns = [language.word(key) for key in ("model", "keeps", "cache", "fixed part")]
+    columns = [language.word(key) for key in ("field model", "keeps", "cache", "fixed part")]
     columns += [language.word("at tokens", tokens=f"{CONTEXT:,}")]
     rows = [_model(name, rows, language) for name, rows in presets.items()]
     note = element("p", escape(language.word("calculated", bits=8 * BYTES)), class_="atlas-note")
@@ -54,8 +55,8 @@ def _model(name: str, rows: Sequence[Mapping[str, Any]], language: Language) -> 
 
 def _whole(presets: Mapping[str, Any], language: Language) -> str:
     """Return the fields that concern all layers."""
-    models = "".join(_option(name, name, name == FIRST) for name in presets)
-    bits = "".join(_option(str(count), name, count == BYTES) for count, name in BITS.items())
+    models = options({name: name for name in presets}, FIRST)
+    bits = options(BITS, str(BYTES))
     fields = (
         _label("model", element("select", models, name="model"), language),
         _label("bits", element("select", bits, name="bytes"), language),
@@ -63,10 +64,6 @@ def _whole(presets: Mapping[str, Any], language: Language) -> str:
         _number("batch", 1, language, least=1),
     )
     return element("div", "".join(fields), class_="atlas-filter")
-
-
-def _option(value: str, name: str, chosen: bool) -> str:
-    return element("option", escape(name), value=value, **({"selected": "selected"} if chosen else {}))
 
 
 def _kind(kind: str, language: Language) -> str:
@@ -87,7 +84,7 @@ def _number(key: str, value: int, language: Language, least: int = 0) -> str:
 
 
 def _label(key: str, control: str, language: Language) -> str:
-    return element("label", f"{escape(language.word(f'field {key}'))} {control}")
+    return labelled(language.word(f"field {key}"), control)
 
 
 def _result(language: Language) -> str:

@@ -15,7 +15,7 @@ from sitekit.pieces.elements import element, formula
 from sitekit.pieces.numbers import counted
 from sitekit.pieces.refer import axis, to_mechanism, to_overview
 from sitekit.pieces.sizes import sizes, varied
-from sitekit.pieces.used import used_by
+from sitekit.pieces.used import census, used_by
 from sitekit.results import Results
 from sitekit.store import results
 from snippets.catalogue import CATALOGUE, Evidence, Mechanism, Weights
@@ -32,7 +32,7 @@ def comparison(body: str, language: Language) -> str:
     mechanisms = CATALOGUE.values()
     empty = {
         "state": not any(row.state for row in mechanisms),
-        "used by": not any(used_by(row.slug) for row in mechanisms),
+        "used by": not census(),
     }
     columns = [key for key in _COLUMNS if not empty.get(key)]
     lists = {key: _choices(key, language) for key in ("weights", "domain", "chapter")}

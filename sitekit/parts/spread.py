@@ -20,7 +20,7 @@ def spread(body: str, language: Language) -> str:
     rows = found["families"].values()
     years = range(SINCE, max(row["year"] or 0 for row in rows) + 1)
     columns = [language.word("mechanism"), language.word("until", year=SINCE - 1), *map(str, years)]
-    columns += [language.word("in all")]
+    columns += [language.word("sum")]
     lines = []
     for slug, names in found["mechanisms"].items():
         count = Counter(max(row["year"] or 0, SINCE - 1) for row in rows if slug in row["uses"])

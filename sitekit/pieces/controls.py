@@ -23,7 +23,7 @@ def filters(lists: Mapping[str, Mapping[str, str]], count: int, language: Langua
         count: number of mechanisms.
         language: of the words.
     """
-    name = _label(language.word("filter"), element("input", type="search"))
+    name = labelled(language.word("filter"), element("input", type="search"))
     choices = "".join(_list(key, names, language) for key, names in lists.items())
     shown = element("output", escape(language.word("shown", shown=count, all=count)))
     return _form(name + choices + shown, class_="atlas-filter")
@@ -56,13 +56,9 @@ def columns_shown(names: Mapping[str, str], chosen: str, language: Language) -> 
         chosen: key of the one it shows at first.
         language: of the words.
     """
-    switch = _label(language.word("formulas"), element("input", type="checkbox", name="formulas"))
-    options = (
-        element("option", escape(name), value=key, **({"selected": "selected"} if key == chosen else {}))
-        for key, name in names.items()
-    )
-    column = _label(language.word("column"), element("select", "".join(options), name="column"))
-    fold = _label(language.word("fields"), element("input", type="checkbox", name="fields"))
+    switch = labelled(language.word("formulas"), element("input", type="checkbox", name="formulas"))
+    column = labelled(language.word("column"), element("select", options(names, chosen), name="column"))
+    fold = labelled(language.word("fields"), element("input", type="checkbox", name="fields"))
     return _form(column + switch + fold, class_="atlas-columns")
 
 
@@ -80,6 +76,19 @@ def two_names(names: Sequence[str], first: Sequence[str], language: Language) ->
         f"{escape(title)} {''.join(inputs)}{known}", class_="atlas-filter atlas-two", aria_label=title
     )
     return form + element("div", "", class_="atlas-beside", role="status")
+
+
+def labelled(text: str, control: str) -> str:
+    """Return a control with its name before it."""
+    return element("label", f"{escape(text)} {control}")
+
+
+def options(names: Mapping[str, str], chosen: str | None = None) -> str:
+    """Return the options of a list: names by value, and the value that it shows at first."""
+    return "".join(
+        element("option", escape(name), value=value, **({"selected": "selected"} if value == chosen else {}))
+        for value, name in names.items()
+    )
 
 
 def fields(sizes: Mapping[str, int]) -> dict[str, str]:
@@ -105,16 +114,11 @@ def _form(content: str, **attributes: str) -> str:
 
 
 def _list(key: str, names: Mapping[str, str], language: Language) -> str:
-    every = element("option", escape(language.word("all")), value="")
-    options = "".join(element("option", escape(name), value=value) for value, name in names.items())
-    return _label(language.word(key), element("select", every + options, name=key))
+    every = {"": language.word("all")}
+    return labelled(language.word(key), element("select", options(every | dict(names)), name=key))
 
 
 def _size(field: str, values: Counter[int]) -> str:
     value = "" if field == FREE else str(values.most_common(1)[0][0])
     attributes = {"type": "number", "min": "1", "max": "1000000", "step": "1", "inputmode": "numeric"}
-    return _label(field, element("input", name=field, value=value, **attributes))
-
-
-def _label(text: str, control: str) -> str:
-    return element("label", f"{escape(text)} {control}")
+    return labelled(field, element("input", name=field, value=value, **attributes))

@@ -7,22 +7,12 @@ from sitekit.language import Language
 from sitekit.pieces.elements import code, link
 from sitekit.pieces.recorded import recorded
 
-KNOWN = (
-    *(
-        "llama",
-        "mistral",
-        "gemma3",
-        "qwen3",
-        "gpt_oss",
-        "deepseek_v3",
-        "deepseek_v4",
-        "qwen3_next",
-        "kimi_linear",
-    ),
-    *("gpt2", "bert", "t5", "bart", "whisper", "wav2vec2", "vit", "swin", "clip", "detr", "mamba2"),
-)
+KNOWN = [
+    *("llama", "mistral", "gemma3", "qwen3", "gpt_oss", "deepseek_v3", "deepseek_v4", "qwen3_next"),
+    *("kimi_linear", "gpt2", "bert", "t5", "bart", "whisper", "wav2vec2", "vit", "swin", "clip", "detr"),
+    "mamba2",
+]
 """Families that many readers know: examples are taken from these first."""
-
 
 COMMON = ("multi_head", "online_softmax", "transformer")
 """Nearly everywhere, or no property of a layer: the table of models is wide enough without their columns."""

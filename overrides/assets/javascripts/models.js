@@ -1,5 +1,7 @@
 // Sets two model families side by side (sitekit/parts/models.py): what their rows of the table say.
 
+import { element, fill } from "./panels/parts.js"
+
 for (const part of document.querySelectorAll(".atlas-models")) {
   const form = part.querySelector(".atlas-two")
   const inputs = [...form.querySelectorAll("input")]
@@ -14,49 +16,26 @@ for (const part of document.querySelectorAll(".atlas-models")) {
     uses: [...row.querySelectorAll("[data-uses]")].map((cell) => cell.dataset.label),
   })
 
-  const line = (name, cells) => {
-    const row = document.createElement("tr")
-    const head = document.createElement("th")
-    head.scope = "row"
-    head.textContent = name
-    row.append(head)
-    for (const text of cells) row.insertCell().textContent = text
-    return row
-  }
-
-  const span = (name, words) => {
-    const row = line(name, [words.join(separator) || "–"])
-    row.cells[1].colSpan = 2
-    return row
-  }
+  const line = (name, cells, attributes = {}) =>
+    element("tr", {}, element("th", { scope: "row" }, name), ...cells.map((text) => element("td", attributes, text)))
+  const span = (name, words) => line(name, [words.join(separator) || "–"], { colspan: 2 })
 
   const show = () => {
     const rows = inputs.map((input) => part.querySelector(`tr[data-slug="${CSS.escape(input.value.trim())}"]`))
     inputs.forEach((input, index) => input.setAttribute("aria-invalid", !rows[index]))
     if (!rows.every(Boolean)) return
     const [left, right] = rows.map(read)
-    const table = document.createElement("table")
-    table.className = "atlas-pair"
-    const names = table.createTHead().insertRow()
-    names.insertCell()
-    for (const name of [left.name, right.name]) {
-      const head = document.createElement("th")
-      head.scope = "col"
-      head.textContent = name
-      names.append(head)
-    }
-    table.createTBody().append(
+    const names = [left, right].map(({ name }) => element("th", { scope: "col" }, name))
+    const lines = [
       ...heads.map((name, index) => line(name, [left.figures[index], right.figures[index]])),
       line(layers, [left.layers, right.layers]),
       span(both, left.uses.filter((name) => right.uses.includes(name))),
-      span(only.replace("{name}", left.name), left.uses.filter((name) => !right.uses.includes(name))),
-      span(only.replace("{name}", right.name), right.uses.filter((name) => !left.uses.includes(name))),
-    )
-    const box = document.createElement("div")
-    box.className = "atlas-table"
-    box.tabIndex = 0
-    box.append(table)
-    place.replaceChildren(box)
+      span(fill(only, left), left.uses.filter((name) => !right.uses.includes(name))),
+      span(fill(only, right), right.uses.filter((name) => !left.uses.includes(name))),
+    ]
+    const head = element("thead", {}, element("tr", {}, element("td"), ...names))
+    const table = element("table", { class: "atlas-pair" }, head, element("tbody", {}, ...lines))
+    place.replaceChildren(element("div", { class: "atlas-table", tabindex: 0 }, table))
   }
 
   form.addEventListener("input", show)
