@@ -1,6 +1,6 @@
 """Runs every test that asks for `name` once for each mechanism, for `case` also for each of its variants.
 
-`reader` stands for those of them that have `step`.
+`reader` stands for those of them that have `step`, `recurrent` for those whose `step` takes a mask.
 """
 
 from collections.abc import Iterator
@@ -13,11 +13,12 @@ from sitekit import store
 from snippets.catalogue import CATALOGUE
 from tests.conftest import ROOT
 from tests.contract.exceptions import reasons
-from tests.contract.walker import CASES, MODULES, READERS, slug
+from tests.contract.walker import CASES, MODULES, READERS, RECURRENT, slug
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    for fixture, values in (("name", MODULES), ("case", CASES), ("reader", READERS)):
+    kinds = {"name": MODULES, "case": CASES, "reader": READERS, "recurrent": RECURRENT}
+    for fixture, values in kinds.items():
         if fixture not in metafunc.fixturenames:
             continue
         excepted = reasons(metafunc.function.__name__)
@@ -54,7 +55,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _about(item: pytest.Item) -> Iterator[str]:
     """Yield the slugs of the mechanisms that a test of the contract is about."""
     parameters: dict[str, Any] = item.callspec.params if hasattr(item, "callspec") else {}
-    for key in ("name", "case", "reader", "slug"):
+    for key in ("name", "case", "reader", "recurrent", "slug"):
         if key in parameters:
             yield slug(parameters[key]).partition(":")[0]
     if "page" in parameters:

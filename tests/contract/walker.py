@@ -9,6 +9,7 @@ import inspect
 import pkgutil
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -83,3 +84,13 @@ def cast(inputs: tuple[Tensor, ...], to: torch.dtype | torch.device | str) -> tu
     if isinstance(to, torch.dtype):
         return tuple(x.to(to) if x.is_floating_point() else x for x in inputs)
     return tuple(x.to(to) for x in inputs)
+
+
+def pads(case: str) -> bool:
+    """Whether `step` takes a mask that tells tokens from padding, and the case is called without one."""
+    module: Any
+    module, inputs = build(case)
+    return case in READERS and len(inputs) == 1 and "mask" in inspect.signature(module.step).parameters
+
+
+RECURRENT = [case for case in READERS if pads(case)]
