@@ -71,6 +71,7 @@ NAMES = {
     "masks": ("attn_mask", "paddng mask", "掩码"),
     "structured_masks": ("document mask", "tree atention", "序列打包"),
     "rotary_scaling": ("YaRN", "positon interpolation", "位置插值"),
+    "rotary_axes": ("M-RoPE", "multimodl rope", "多轴RoPE"),
     "position_bias": ("ALiBi", "relatve position bias", "相对位置偏置"),
     "rotary": ("RoPE", "rotray embedding", "旋转位置编码"),
     "additive": ("Bahdanau", "badhanau", "加性注意力"),
