@@ -103,7 +103,7 @@ KINDS = {
         "sitekit.notebooks.execute",
         names=notebooks,
         files=lambda name: (f"docs/{name}.py",),
-        packages=(*DRAWING, "ipykernel"),
+        packages=(*DRAWING, "ipykernel", "transformers"),
         facts=lambda name: code_cells(paths.DOCS / f"{name}.py"),
     ),
     "figure": Kind("sitekit.figure", names=figures, files=_figure, packages=DRAWING, words=True),
