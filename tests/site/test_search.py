@@ -74,6 +74,7 @@ NAMES = {
     "rotary_axes": ("M-RoPE", "multimodl rope", "多轴RoPE"),
     "position_bias": ("ALiBi", "relatve position bias", "相对位置偏置"),
     "rotary": ("RoPE", "rotray embedding", "旋转位置编码"),
+    "no_position": ("NoPE", "no positonal encoding", "无位置编码"),
     "additive": ("Bahdanau", "badhanau", "加性注意力"),
     "luong_global": ("Luong attention", "multiplicatve attention", "乘性注意力"),
     "luong_local": ("local-p", "predictve alignment", "局部注意力"),
