@@ -21,6 +21,7 @@ from figures.foundations import masks, position_bias, rotary, structured_masks
 from figures.style import Say, english, picture
 from figures.weight_assignment.hard import gumbel, luong_local
 from figures.weight_assignment.self_attention import (
+    forgetting,
     grouped_query,
     kv_cache,
     kv_sharing,
@@ -61,6 +62,7 @@ KV_CACHE = "weight-assignment/self-attention/kv-cache/"
 ONLINE_SOFTMAX = "weight-assignment/self-attention/online-softmax/"
 RING = "weight-assignment/self-attention/ring/"
 SINK = "weight-assignment/self-attention/sink/"
+FORGETTING = "weight-assignment/self-attention/forgetting/"
 
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 
@@ -501,6 +503,22 @@ def test_a_dial_turns_score_and_sink_of_the_module(page: Page, address: str, mat
     weights = sink.weights(match, logit)
     shares = panel.locator(".atlas-chart > span").evaluate_all(SHARES)
     assert shares == pytest.approx([*weights.tolist(), 1 - weights.sum().item()], abs=0.003)
+
+
+@pytest.mark.parametrize(("gate", "one", "place"), [(0.9, 0.1, 6), (1.0, 0.0, 12), (0.5, 1.0, 2)])
+def test_a_dial_closes_gates_of_the_module(
+    page: Page, address: str, gate: float, one: float, place: int
+) -> None:
+    panel = opened(page, address, FORGETTING)
+    stops = (
+        forgetting.GATES.index(gate),
+        forgetting.ONE.index(one),
+        forgetting.PLACES.index(place),
+    )
+    for slider, stop in zip(panel.get_by_role("slider").all(), stops, strict=True):
+        slider.fill(str(stop))
+    shares = panel.locator(".atlas-chart > span").evaluate_all(SHARES)
+    assert shares == pytest.approx(forgetting.weights(gate, one, place).tolist(), abs=0.003)
 
 
 @pytest.mark.parametrize(("own", "tied"), [(1, 0), (4, 0), (4, 1), (8, 1)])

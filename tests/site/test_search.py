@@ -90,6 +90,7 @@ NAMES = {
     "bounded_logits": ("QK norm", "sotf cap", "有界分数"),
     "output_gate": ("gated attention", "ouput gate", "带门的输出"),
     "differential": ("DIFF Transformer", "diferential attention", "差分注意力"),
+    "forgetting": ("FoX", "forgeting attention", "遗忘注意力"),
     "sink": ("StreamingLLM", "atention sink", "注意力汇点"),
     "paged": ("vLLM", "block tabel", "分页注意力"),
     "kv_cache": ("KV cache", "incremental decodng", "KV缓存"),
