@@ -6,13 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from snippets.catalogue import CATALOGUE
+from snippets.catalogue import CATALOGUE, Chapter
 from tests.conftest import ROOT
 
 DOCS = ROOT / "docs"
 SECTIONS = ["idea", "see", "how", "code", "use", "cost", "paper", "limits", "proofs", "references"]
-FURTHER = {"transformer": ["today"]}
-"""Sections that a page has of its own, behind its use."""
+FURTHER = {
+    "transformer": {"use": "today"},
+    "rotary": {"how": "conventions"},
+    "bounded_logits": {"how": "order"},
+}
+"""Sections that a page has of its own, each behind one that all have."""
 FENCES = ["card", "figure", "diagram", "changed", "cost", "proofs", "bibtex", "neighbours"]
 WORDED = {"proofs", "diagram"}
 PAGES = sorted(page.relative_to(DOCS / "en") for page in (DOCS / "en").rglob("*.md"))
@@ -78,14 +82,26 @@ def test_python_blocks_are_executed_or_included(page: Path) -> None:
 def test_mechanism_page_is_complete(slug: str, language: str) -> None:
     path = CATALOGUE[slug].path
     text = (DOCS / language / (path.replace("_", "-") + ".md")).read_text()
-    use = SECTIONS.index("use") + 1
-    expected = [*SECTIONS[:use], *FURTHER.get(slug, []), *SECTIONS[use:]]
+    own = FURTHER.get(slug, {})
+    expected = [name for section in SECTIONS for name in (section, own.get(section)) if name]
     assert re.findall(r"^##+ .*\{#([\w-]+)\}", prose(text), re.MULTILINE) == expected
     blocks = dict(fences(text))
     assert [fence for fence in FENCES if fence not in blocks] == []
     assert blocks[f'python title="{slug}.py"'] == f'--8<-- "snippets/{path}.py"\n'
     assert "#>" in blocks["python"]
     assert re.search(r"^description: \S", text, re.MULTILINE)
+
+
+BY_POSITION = [slug for slug, m in CATALOGUE.items() if m.chapter in (Chapter.POSITIONS, Chapter.BOUNDED)]
+CONVENTIONS = {"rotary": "rotary.md#conventions", "bounded_logits": "bounded-logits.md#order"}
+"""The pages that say what holds for positions and scores in all of them."""
+
+
+@pytest.mark.parametrize("slug", BY_POSITION)
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_pages_on_positions_and_bounded_scores_lead_to_their_conventions(slug: str, language: str) -> None:
+    text = prose((DOCS / language / (CATALOGUE[slug].path.replace("_", "-") + ".md")).read_text())
+    assert [link for page, link in CONVENTIONS.items() if page != slug and link not in text] == []
 
 
 CAPTION = {"en": 280, "zh": 130}  # characters: three lines of 720 pixels
