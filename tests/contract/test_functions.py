@@ -13,6 +13,7 @@ from snippets.attention_domain.spatial.ram import look
 from snippets.attention_domain.spatial_temporal.sta import inter_frame_regularisation
 from snippets.foundations import general, masks, query_key_value, structured_masks
 from snippets.weight_assignment.hard import gumbel, stochastic
+from snippets.weight_assignment.self_attention.linear import linear_attention
 from snippets.weight_assignment.self_attention.structured import penalty
 from tests.contract.test_arguments import REFUSALS, replaced
 from tests.contract.walker import MODULES, load
@@ -88,6 +89,13 @@ CALLS: dict[Callable[..., Tensor], tuple[Callable[..., Tensor], tuple[Tensor, ..
             torch.randn(B),
         ),
         (penalty, penalty, torch.rand(B, B, S)),
+        (
+            linear_attention,
+            lambda q, k, v: linear_attention(q, k, v)[0],
+            torch.randn(B, T, C, D),
+            torch.randn(B, T, C, D),
+            torch.randn(B, T, C, P),
+        ),
     ]
 }
 """For each function a call with tensors of distinct sizes, and these tensors; the batch comes first."""

@@ -2,6 +2,7 @@
 
 import gzip
 import inspect
+import itertools
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -26,6 +27,7 @@ from figures.weight_assignment.self_attention import (
     kv_cache,
     kv_sharing,
     latent,
+    linear,
     multi_head,
     online_softmax,
     ring,
@@ -56,6 +58,7 @@ GUMBEL = "weight-assignment/hard/gumbel/"
 GROUPED_QUERY = "weight-assignment/self-attention/grouped-query/"
 KV_SHARING = "weight-assignment/self-attention/kv-sharing/"
 LATENT = "weight-assignment/self-attention/latent/"
+LINEAR = "weight-assignment/self-attention/linear/"
 LUONG_LOCAL = "weight-assignment/hard/luong-local/"
 SLIDING_WINDOW = "weight-assignment/self-attention/sliding-window/"
 KV_CACHE = "weight-assignment/self-attention/kv-cache/"
@@ -503,6 +506,19 @@ def test_a_dial_turns_score_and_sink_of_the_module(page: Page, address: str, mat
     weights = sink.weights(match, logit)
     shares = panel.locator(".atlas-chart > span").evaluate_all(SHARES)
     assert shares == pytest.approx([*weights.tolist(), 1 - weights.sum().item()], abs=0.003)
+
+
+@pytest.mark.parametrize("read", [2, 7, len(linear.TEXT)])
+def test_a_dial_counts_which_letter_followed_which(page: Page, address: str, read: int) -> None:
+    panel = opened(page, address, LINEAR)
+    panel.get_by_role("slider").fill(str(read - 2))
+    text, letters = linear.TEXT[:read], linear.LETTERS
+    pairs, top = list(itertools.pairwise(text)), linear.TEXT.count("is")
+    counts = torch.tensor([[pairs.count((a, b)) for b in letters] for a in letters])
+    share = counts.double() / top
+    torch.testing.assert_close(shown(panel.locator("figure").first), share, atol=0.005, rtol=0)
+    shares = panel.locator(".atlas-chart > span").evaluate_all(SHARES)
+    assert shares == pytest.approx(share[letters.index(text[-1])].tolist(), abs=0.003)
 
 
 @pytest.mark.parametrize(("gate", "one", "place"), [(0.9, 0.1, 6), (1.0, 0.0, 12), (0.5, 1.0, 2)])

@@ -89,6 +89,7 @@ NAMES = {
     "sliding_window": ("SWA", "slidng window", "滑动窗口"),
     "bounded_logits": ("QK norm", "sotf cap", "有界分数"),
     "output_gate": ("gated attention", "ouput gate", "带门的输出"),
+    "linear": ("Linear Transformer", "liner attention", "线性注意力"),
     "differential": ("DIFF Transformer", "diferential attention", "差分注意力"),
     "forgetting": ("FoX", "forgeting attention", "遗忘注意力"),
     "sink": ("StreamingLLM", "atention sink", "注意力汇点"),
@@ -259,10 +260,10 @@ def test_text_that_comes_without_a_key_is_searched(page: Page, address: str, lan
     [
         ("en", "mamba", "Not here yet: “mamba”"),
         ("en", "flashinfer kernel", "Not here yet: “flashinfer”"),
-        ("en", "linear attention", "No page has this name"),
+        ("en", "quantised attention", "No page has this name"),
         ("en", "zebra rows", "Not here yet: “zebra”"),
         ("zh", "曼巴", "图谱尚未收录“曼巴”"),
-        ("zh", "线性注意力", "没有以此为名的页面"),
+        ("zh", "量化注意力", "没有以此为名的页面"),
     ],
 )
 def test_what_the_atlas_does_not_hold_is_said(
