@@ -91,6 +91,7 @@ NAMES = {
     "output_gate": ("gated attention", "ouput gate", "带门的输出"),
     "linear": ("Linear Transformer", "liner attention", "线性注意力"),
     "differential": ("DIFF Transformer", "diferential attention", "差分注意力"),
+    "random_features": ("Performer", "randm features", "随机特征"),
     "forgetting": ("FoX", "forgeting attention", "遗忘注意力"),
     "sink": ("StreamingLLM", "atention sink", "注意力汇点"),
     "paged": ("vLLM", "block tabel", "分页注意力"),
