@@ -13,6 +13,7 @@ from snippets.attention_domain.spatial.ram import look
 from snippets.attention_domain.spatial_temporal.sta import inter_frame_regularisation
 from snippets.foundations import general, masks, query_key_value, structured_masks
 from snippets.weight_assignment.hard import gumbel, stochastic
+from snippets.weight_assignment.self_attention.delta_rule import delta_rule
 from snippets.weight_assignment.self_attention.linear import linear_attention
 from snippets.weight_assignment.self_attention.structured import penalty
 from tests.contract.test_arguments import REFUSALS, replaced
@@ -89,6 +90,14 @@ CALLS: dict[Callable[..., Tensor], tuple[Callable[..., Tensor], tuple[Tensor, ..
             torch.randn(B),
         ),
         (penalty, penalty, torch.rand(B, B, S)),
+        (
+            delta_rule,
+            lambda q, k, v, beta: delta_rule(q, k, v, beta)[0],
+            torch.randn(B, T, C, D),
+            torch.nn.functional.normalize(torch.randn(B, T, C, D), dim=-1),
+            torch.randn(B, T, C, P),
+            torch.rand(B, T, C),
+        ),
         (
             linear_attention,
             lambda q, k, v: linear_attention(q, k, v)[0],

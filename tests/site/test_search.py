@@ -90,6 +90,7 @@ NAMES = {
     "bounded_logits": ("QK norm", "sotf cap", "有界分数"),
     "output_gate": ("gated attention", "ouput gate", "带门的输出"),
     "linear": ("Linear Transformer", "liner attention", "线性注意力"),
+    "delta_rule": ("DeltaNet", "detla rule", "增量规则"),
     "differential": ("DIFF Transformer", "diferential attention", "差分注意力"),
     "random_features": ("Performer", "randm features", "随机特征"),
     "forgetting": ("FoX", "forgeting attention", "遗忘注意力"),
