@@ -22,6 +22,7 @@ from figures.foundations import masks, position_bias, rotary, structured_masks
 from figures.style import Say, english, picture
 from figures.weight_assignment.hard import gumbel, luong_local
 from figures.weight_assignment.self_attention import (
+    delta_rule,
     forgetting,
     grouped_query,
     kv_cache,
@@ -58,6 +59,7 @@ GUMBEL = "weight-assignment/hard/gumbel/"
 GROUPED_QUERY = "weight-assignment/self-attention/grouped-query/"
 KV_SHARING = "weight-assignment/self-attention/kv-sharing/"
 LATENT = "weight-assignment/self-attention/latent/"
+DELTA_RULE = "weight-assignment/self-attention/delta-rule/"
 LINEAR = "weight-assignment/self-attention/linear/"
 LUONG_LOCAL = "weight-assignment/hard/luong-local/"
 SLIDING_WINDOW = "weight-assignment/self-attention/sliding-window/"
@@ -519,6 +521,23 @@ def test_a_dial_counts_which_letter_followed_which(page: Page, address: str, rea
     torch.testing.assert_close(shown(panel.locator("figure").first), share, atol=0.005, rtol=0)
     shares = panel.locator(".atlas-chart > span").evaluate_all(SHARES)
     assert shares == pytest.approx(share[letters.index(text[-1])].tolist(), abs=0.003)
+
+
+@pytest.mark.parametrize(("read", "rate"), [(2, 1.0), (7, 0.0), (7, 0.5), (len(linear.TEXT), 0.25)])
+def test_a_dial_overwrites_what_followed_a_letter(page: Page, address: str, read: int, rate: float) -> None:
+    """Each row of the memory is a mean that prefers new ones."""
+    panel = opened(page, address, DELTA_RULE)
+    so_far, beta = panel.get_by_role("slider").all()
+    so_far.fill(str(read - 2))
+    beta.fill(str(delta_rule.RATES.index(rate)))
+    text, letters = linear.TEXT[:read], linear.LETTERS
+    memory = torch.zeros(len(letters), len(letters), dtype=torch.float64)
+    for before, now in itertools.pairwise(map(letters.index, text)):
+        memory[before] *= 1 - rate
+        memory[before, now] += rate
+    torch.testing.assert_close(shown(panel.locator("figure").first), memory, atol=0.005, rtol=0)
+    shares = panel.locator(".atlas-chart > span").evaluate_all(SHARES)
+    assert shares == pytest.approx(memory[letters.index(text[-1])].tolist(), abs=0.003)
 
 
 @pytest.mark.parametrize(("gate", "one", "place"), [(0.9, 0.1, 6), (1.0, 0.0, 12), (0.5, 1.0, 2)])
