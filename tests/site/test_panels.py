@@ -25,6 +25,7 @@ from figures.weight_assignment.self_attention import (
     delta_rule,
     forgetting,
     grouped_query,
+    hopfield,
     kv_cache,
     kv_sharing,
     latent,
@@ -68,6 +69,7 @@ ONLINE_SOFTMAX = "weight-assignment/self-attention/online-softmax/"
 RING = "weight-assignment/self-attention/ring/"
 SINK = "weight-assignment/self-attention/sink/"
 FORGETTING = "weight-assignment/self-attention/forgetting/"
+HOPFIELD = "weight-assignment/self-attention/hopfield/"
 
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 
@@ -554,6 +556,20 @@ def test_a_dial_closes_gates_of_the_module(
         slider.fill(str(stop))
     shares = panel.locator(".atlas-chart > span").evaluate_all(SHARES)
     assert shares == pytest.approx(forgetting.weights(gate, one, place).tolist(), abs=0.003)
+
+
+@pytest.mark.parametrize(("beta", "steps", "digit"), [(10.0, 1, 3), (0.1, 5, 0), (100.0, 2, 9)])
+def test_a_dial_completes_digits_with_the_module(
+    page: Page, address: str, beta: float, steps: int, digit: int
+) -> None:
+    panel = opened(page, address, HOPFIELD)
+    stops = hopfield.DIALLED.index(beta), hopfield.STEPS.index(steps), digit
+    for slider, stop in zip(panel.get_by_role("slider").all(), stops, strict=True):
+        slider.fill(str(stop))
+    expected = hopfield.completed(beta, steps)[digit]
+    torch.testing.assert_close(
+        shown(panel.locator("figure").first, "gray"), expected.double(), atol=0.01, rtol=0
+    )
 
 
 @pytest.mark.parametrize(("own", "tied"), [(1, 0), (4, 0), (4, 1), (8, 1)])

@@ -93,6 +93,7 @@ NAMES = {
     "delta_rule": ("DeltaNet", "detla rule", "增量规则"),
     "differential": ("DIFF Transformer", "diferential attention", "差分注意力"),
     "random_features": ("Performer", "randm features", "随机特征"),
+    "hopfield": ("associative memory", "hopfeild", "联想记忆"),
     "forgetting": ("FoX", "forgeting attention", "遗忘注意力"),
     "sink": ("StreamingLLM", "atention sink", "注意力汇点"),
     "paged": ("vLLM", "block tabel", "分页注意力"),
