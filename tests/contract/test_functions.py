@@ -14,6 +14,7 @@ from snippets.attention_domain.spatial_temporal.sta import inter_frame_regularis
 from snippets.foundations import general, masks, query_key_value, structured_masks
 from snippets.weight_assignment.hard import gumbel, stochastic
 from snippets.weight_assignment.self_attention.delta_rule import delta_rule
+from snippets.weight_assignment.self_attention.gated_delta import gated_delta
 from snippets.weight_assignment.self_attention.linear import linear_attention
 from snippets.weight_assignment.self_attention.structured import penalty
 from tests.contract.test_arguments import REFUSALS, replaced
@@ -90,6 +91,15 @@ CALLS: dict[Callable[..., Tensor], tuple[Callable[..., Tensor], tuple[Tensor, ..
             torch.randn(B),
         ),
         (penalty, penalty, torch.rand(B, B, S)),
+        (
+            gated_delta,
+            lambda q, k, v, g, beta: gated_delta(q, k, v, g, beta)[0],
+            torch.randn(B, T, C, D),
+            torch.randn(B, T, C, D),
+            torch.randn(B, T, C, P),
+            -torch.rand(B, T, C),
+            torch.rand(B, T, C),
+        ),
         (
             delta_rule,
             lambda q, k, v, beta: delta_rule(q, k, v, beta)[0],

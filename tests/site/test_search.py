@@ -91,6 +91,7 @@ NAMES = {
     "output_gate": ("gated attention", "ouput gate", "带门的输出"),
     "linear": ("Linear Transformer", "liner attention", "线性注意力"),
     "delta_rule": ("DeltaNet", "detla rule", "增量规则"),
+    "gated_delta": ("Gated DeltaNet", "gated detla", "门控增量规则"),
     "differential": ("DIFF Transformer", "diferential attention", "差分注意力"),
     "random_features": ("Performer", "randm features", "随机特征"),
     "hopfield": ("associative memory", "hopfeild", "联想记忆"),
