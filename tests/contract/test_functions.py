@@ -13,6 +13,7 @@ from snippets.attention_domain.spatial.ram import look
 from snippets.attention_domain.spatial_temporal.sta import inter_frame_regularisation
 from snippets.foundations import general, masks, query_key_value, structured_masks
 from snippets.weight_assignment.hard import gumbel, stochastic
+from snippets.weight_assignment.self_attention.decayed_linear import decayed_linear
 from snippets.weight_assignment.self_attention.delta_rule import delta_rule
 from snippets.weight_assignment.self_attention.gated_delta import gated_delta
 from snippets.weight_assignment.self_attention.linear import linear_attention
@@ -99,6 +100,14 @@ CALLS: dict[Callable[..., Tensor], tuple[Callable[..., Tensor], tuple[Tensor, ..
             torch.randn(B, T, C, P),
             -torch.rand(B, T, C),
             torch.rand(B, T, C),
+        ),
+        (
+            decayed_linear,
+            lambda q, k, v, g: decayed_linear(q, k, v, g)[0],
+            torch.randn(B, T, C, D),
+            torch.randn(B, T, C, D),
+            torch.randn(B, T, C, P),
+            -torch.rand(B, T, C),
         ),
         (
             delta_rule,

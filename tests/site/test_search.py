@@ -89,6 +89,7 @@ NAMES = {
     "sliding_window": ("SWA", "slidng window", "滑动窗口"),
     "bounded_logits": ("QK norm", "sotf cap", "有界分数"),
     "output_gate": ("gated attention", "ouput gate", "带门的输出"),
+    "decayed_linear": ("RetNet", "gated linaer attention", "门控线性注意力"),
     "linear": ("Linear Transformer", "liner attention", "线性注意力"),
     "delta_rule": ("DeltaNet", "detla rule", "增量规则"),
     "gated_delta": ("Gated DeltaNet", "gated detla", "门控增量规则"),
