@@ -1152,7 +1152,33 @@ CATALOGUE = _by_slug(
                 "门控增量规则",
                 "门控 DeltaNet",
             ),
-            related=("delta_rule", "linear", "output_gate", "kv_cache", "forgetting"),
+            related=("delta_rule", "kimi_delta", "linear", "output_gate", "kv_cache", "forgetting"),
+        ),
+        Mechanism(
+            path="weight_assignment/self_attention/kimi_delta",
+            title="Kimi delta attention",
+            weights=Weights.SELF,
+            domain=Domain.SEQUENCE,
+            chapter=Chapter.LINEAR,
+            citation="kimi2025linear",
+            parameters="4*E*heads*d + 2*d*(E + heads*d) + E*heads + 13*heads*d + heads + d",
+            macs=(
+                "B*T*(4*E*heads*d + 2*d*(E + heads*d) + E*heads + 12*heads*d)"
+                " + B*heads*ceiling(T/Min(T, chunk))*Min(T, chunk)*3*d*(Min(T, chunk) + d)"
+            ),
+            complexity=r"O(T E^2)",
+            state=State(per_sequence="heads*d**2 + 9*heads*d"),
+            evidence=(Evidence.CODE, Evidence.SECONDARY),
+            aliases=(
+                "KDA",
+                "Kimi Linear",
+                "KimiLinearDeltaAttention",
+                "Kimi delta rule",
+                "channel-wise gated delta rule",
+                "Kimi 增量注意力",
+                "Kimi Delta 注意力",
+            ),
+            related=("gated_delta", "delta_rule", "latent", "no_position"),
         ),
         Mechanism(
             path="weight_assignment/self_attention/forgetting",

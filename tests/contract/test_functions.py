@@ -16,6 +16,7 @@ from snippets.weight_assignment.hard import gumbel, stochastic
 from snippets.weight_assignment.self_attention.decayed_linear import decayed_linear
 from snippets.weight_assignment.self_attention.delta_rule import delta_rule
 from snippets.weight_assignment.self_attention.gated_delta import gated_delta
+from snippets.weight_assignment.self_attention.kimi_delta import kimi_delta
 from snippets.weight_assignment.self_attention.linear import linear_attention
 from snippets.weight_assignment.self_attention.structured import penalty
 from tests.contract.test_arguments import REFUSALS, replaced
@@ -108,6 +109,15 @@ CALLS: dict[Callable[..., Tensor], tuple[Callable[..., Tensor], tuple[Tensor, ..
             torch.randn(B, T, C, D),
             torch.randn(B, T, C, P),
             -torch.rand(B, T, C),
+        ),
+        (
+            kimi_delta,
+            lambda q, k, v, g, beta: kimi_delta(q, k, v, g, beta)[0],
+            torch.randn(B, T, C, D),
+            torch.randn(B, T, C, D),
+            torch.randn(B, T, C, P),
+            -torch.rand(B, T, C, D),
+            torch.rand(B, T, C),
         ),
         (
             delta_rule,

@@ -15,6 +15,7 @@ FURTHER = {
     "transformer": {"use": "today"},
     "rotary": {"how": "conventions"},
     "bounded_logits": {"how": "order"},
+    "kimi_delta": {"use": "after"},
 }
 """Sections that a page has of its own, each behind one that all have."""
 FENCES = ["card", "figure", "diagram", "changed", "cost", "proofs", "bibtex", "neighbours"]

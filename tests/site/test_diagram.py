@@ -304,7 +304,15 @@ def test_boxes_keep_apart_and_lines_keep_off_them(graph) -> None:
 
 
 # A loop, which is one frame in the page's own diagram
-UNROLLED = {"decayed_linear", "delta_rule", "gated_delta", "online_softmax", "random_features", "ring"}
+UNROLLED = {
+    "decayed_linear",
+    "delta_rule",
+    "gated_delta",
+    "kimi_delta",
+    "online_softmax",
+    "random_features",
+    "ring",
+}
 
 
 @pytest.mark.parametrize("slug", GRAPHS)

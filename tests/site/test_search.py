@@ -92,6 +92,7 @@ NAMES = {
     "decayed_linear": ("RetNet", "gated linaer attention", "门控线性注意力"),
     "linear": ("Linear Transformer", "liner attention", "线性注意力"),
     "delta_rule": ("DeltaNet", "detla rule", "增量规则"),
+    "kimi_delta": ("KDA", "kimi detla", "Kimi 增量注意力"),
     "gated_delta": ("Gated DeltaNet", "gated detla", "门控增量规则"),
     "differential": ("DIFF Transformer", "diferential attention", "差分注意力"),
     "random_features": ("Performer", "randm features", "随机特征"),
