@@ -18,6 +18,7 @@ from snippets.weight_assignment.self_attention.delta_rule import delta_rule
 from snippets.weight_assignment.self_attention.gated_delta import gated_delta
 from snippets.weight_assignment.self_attention.kimi_delta import kimi_delta
 from snippets.weight_assignment.self_attention.linear import linear_attention
+from snippets.weight_assignment.self_attention.state_space_duality import state_space
 from snippets.weight_assignment.self_attention.structured import penalty
 from tests.contract.test_arguments import REFUSALS, replaced
 from tests.contract.walker import MODULES, load
@@ -118,6 +119,14 @@ CALLS: dict[Callable[..., Tensor], tuple[Callable[..., Tensor], tuple[Tensor, ..
             torch.randn(B, T, C, P),
             -torch.rand(B, T, C, D),
             torch.rand(B, T, C),
+        ),
+        (
+            state_space,
+            lambda q, k, v, dt: state_space(q, k, v, dt, -torch.arange(2.0 * C))[0],
+            torch.randn(B, T, C, D),
+            torch.randn(B, T, C, D),
+            torch.randn(B, T, 2 * C, P),
+            torch.rand(B, T, 2 * C),
         ),
         (
             delta_rule,

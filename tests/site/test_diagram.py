@@ -312,6 +312,7 @@ UNROLLED = {
     "online_softmax",
     "random_features",
     "ring",
+    "state_space_duality",
 }
 
 

@@ -19,7 +19,12 @@ from PIL import Image
 
 from figures.attention_domain.spatial import non_local
 from figures.style import WEIGHT_MAP, Say, english
-from figures.weight_assignment.self_attention import differential, multi_head, structured
+from figures.weight_assignment.self_attention import (
+    differential,
+    multi_head,
+    state_space_duality,
+    structured,
+)
 from figures.weight_assignment.soft import blstm_attention
 from sitekit.kinds import figures
 from sitekit.language import CHINESE, ENGLISH, LANGUAGES, Language
@@ -37,7 +42,14 @@ NAMES = {
 """The same in all languages: architectures, scores and variants called so, units, functions."""
 
 SHARED_PAGE = {"AC"}  # sequences A and C
-DATA = {*multi_head.WORDS, *structured.WORDS, *blstm_attention.WORDS, *differential.WORDS, *SHARED_PAGE}
+DATA = {
+    *multi_head.WORDS,
+    *structured.WORDS,
+    *blstm_attention.WORDS,
+    *differential.WORDS,
+    *state_space_duality.WORDS,
+    *SHARED_PAGE,
+}
 
 each_figure = pytest.mark.parametrize("path", list(figures()))
 

@@ -91,6 +91,7 @@ NAMES = {
     "output_gate": ("gated attention", "ouput gate", "带门的输出"),
     "decayed_linear": ("RetNet", "gated linaer attention", "门控线性注意力"),
     "linear": ("Linear Transformer", "liner attention", "线性注意力"),
+    "state_space_duality": ("Mamba-2", "semiseperable matrix", "状态空间对偶"),
     "delta_rule": ("DeltaNet", "detla rule", "增量规则"),
     "kimi_delta": ("KDA", "kimi detla", "Kimi 增量注意力"),
     "gated_delta": ("Gated DeltaNet", "gated detla", "门控增量规则"),
