@@ -68,6 +68,17 @@ def test_a_step_leaves_the_state_that_it_was_given(reader: str) -> None:
     torch.testing.assert_close(again, first, atol=0, rtol=0)
 
 
+def test_a_step_of_no_tokens_changes_nothing(reader: str) -> None:
+    """As a server calls it that has nothing new to read for now."""
+    block, inputs = double(reader)
+    x, start = decoding(block, inputs)
+    expected, last = read(block, x, start, [x.shape[1]])
+    y, state = read(block, x, start, [0, 2, 0, x.shape[1] - 2, 0])
+    torch.testing.assert_close(y, expected, atol=1e-10, rtol=1e-10)
+    following, right = block.step(x[:, :2], state)[0], block.step(x[:, :2], last)[0]
+    torch.testing.assert_close(following, right, atol=1e-10, rtol=1e-10)
+
+
 def of_another_batch(case: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
     _, inputs = build(case)
     return double(case, B=inputs[0].shape[0] + 1)

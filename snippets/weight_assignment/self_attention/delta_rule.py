@@ -154,7 +154,7 @@ def _read(
     q: Tensor, k: Tensor, v: Tensor, beta: Tensor, state: Tensor | None, chunk_size: int
 ) -> tuple[Tensor, Tensor]:
     """Read in chunks: pair by pair inside of one, from the memory of all earlier ones beyond."""
-    T, size = q.shape[1], min(q.shape[1], chunk_size)
+    T, size = q.shape[1], max(1, min(q.shape[1], chunk_size))
     with torch.autocast("cpu" if q.is_meta else q.device.type, enabled=False):
         q, k, v, beta = (_chunks(_wide(t), size) for t in (q, k, v, beta))  # (B, H, chunks, C, width)
         # what a token writes is v minus what S holds under k: both pass through the corrections of its chunk
@@ -195,7 +195,8 @@ def _wide(t: Tensor) -> Tensor:
 
 def _chunks(t: Tensor, size: int) -> Tensor:
     """Split time, zeros at the end, which write nothing: (B, T, H, width) -> (B, H, chunks, C, width)."""
-    t = F.pad(t, (0, 0, 0, 0, 0, -t.shape[1] % size))
+    missing = -t.shape[1] % size if t.shape[1] else size  # no tokens at all are one chunk of zeros
+    t = F.pad(t, (0, 0, 0, 0, 0, missing))
     chunks: Tensor = t.unflatten(1, (t.shape[1] // size, size)).permute(0, 3, 1, 2, 4)
     return chunks
 

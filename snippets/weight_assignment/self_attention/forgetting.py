@@ -109,14 +109,15 @@ class ForgettingAttention(nn.Module):
     ) -> tuple[Tensor, ForgettingCache]:
         """Read the next tokens; return what `forward` would give them, and the new state."""
         q, k, v = self._project(x)
-        before = None
+        gate = self.log_gate(x, starts)
+        before = gate[..., :0]  # (B, heads, 0), of no earlier token
         if state is not None:
             _check(state, k)
             k, v, before = torch.cat([state.keys, k], dim=2), torch.cat([state.values, v], dim=2), state.decay
-        decays = _decays(self.log_gate(x, starts), before)
+        decays = _decays(gate, before)
         heads = F.scaled_dot_product_attention(q, k, v, decays.to(q.dtype))  # (B, heads, T, d)
         output: Tensor = self.out_proj(heads.transpose(1, 2).flatten(2))  # (B, T, E)
-        return output, ForgettingCache(k, v, decays[:, :, -1])
+        return output, ForgettingCache(k, v, decays[:, :, -1] if x.shape[1] else before)
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if x.dim() != 3:

@@ -174,6 +174,8 @@ def _read(chunk: tuple[Tensor, Tensor, Tensor], state: PerformerState) -> tuple[
     """Read one chunk of C tokens: features weigh the keys so far, queries weigh the features."""
     log_q, log_k, v = chunk
     C = log_k.shape[2]
+    if not C:
+        return v, state
     later = torch.ones(C, C, dtype=torch.bool, device=log_k.device).triu(1)
     keys = log_k[:, :, None].masked_fill(later[..., None], -torch.inf)  # (B, heads, C, C, m)
     past = state.log_sum[:, :, None, None].expand(*keys.shape[:3], 1, -1)  # what was read counts as one key
