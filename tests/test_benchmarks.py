@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import growth
+from benchmarks import growth, recurrent
 from benchmarks.compare import compare
 from benchmarks.pair import Pair
 from benchmarks.pairs import ALONE, PAIRS, mechanism
@@ -141,3 +141,47 @@ def test_the_overview_says_what_was_measured() -> None:
     dense, cross = (MEASURED[slug]["milliseconds"] for slug in ("non_local", "criss_cross"))
     assert [a <= b for a, b in zip(dense, cross, strict=True)][:2] == [True, True]
     assert dense[-1] > 2 * cross[-1]
+
+
+@pytest.mark.parametrize("slug", recurrent.RULES)
+def test_a_rule_its_recurrence_and_transformers_compute_the_same(slug: str) -> None:
+    recurrent.check(slug)
+
+
+def test_a_recurrence_without_its_gate_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    rule, names = recurrent.RULES["gated_delta"]
+    monkeypatch.setitem(
+        recurrent.RULES, "gated_delta", (lambda q, k, v, g, beta: rule(q, k, v, 0 * g, beta), names)
+    )
+    with pytest.raises(ValueError, match="gated_delta: the recurrence computes something else"):
+        recurrent.check("gated_delta")
+
+
+def test_the_chapter_on_linear_attention_says_what_was_measured() -> None:
+    """The sentences below the figure of docs/*/linear-to-delta.md."""
+    record = json.loads(recurrent.FILE.read_text())
+    lengths, rules = record["setting"]["lengths"], record["rules"]
+    assert tuple(lengths) == recurrent.LENGTHS
+    softmax = rules["softmax"]["milliseconds"]
+    first = {
+        slug: next(
+            (n for n, own, other in zip(lengths, rule["milliseconds"], softmax, strict=True) if own < other),
+            None,
+        )
+        for slug, rule in rules.items()
+    }
+    assert first == {
+        "linear": 256,
+        "decayed_linear": 512,
+        "delta_rule": 1024,
+        "gated_delta": 1024,
+        "kimi_delta": None,
+        "softmax": None,
+    }
+    for slug, rule in rules.items():
+        for kind in ("milliseconds", "bytes"):
+            assert growth.exponent(lengths, rule[kind]) == rule["exponents"][kind]
+        assert 0.99 < rule["exponents"]["bytes"] < 1.01
+        assert rule["bytes"] >= rules["softmax"]["bytes"]
+        power = rule["exponents"]["milliseconds"]
+        assert round(power, 1) == 1.8 if slug == "softmax" else 1.15 < power < 1.45
