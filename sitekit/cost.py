@@ -240,4 +240,4 @@ def _symbol_tex(name: str) -> str:
     letter, _, index = name.partition("_")
     if len(letter) == 1 and index:
         return rf"{letter}_{{\mathrm{{{index}}}}}"
-    return rf"\,\mathrm{{{name.replace('_', ' ')}}}"
+    return rf"\,\mathrm{{{name.replace('_', ' ')}}}\,"

@@ -1,5 +1,6 @@
 """What a layer owes whose state is of fixed size: any chunk gives the same, padding leaves no trace."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -39,18 +40,16 @@ def test_chunks_of_any_size_give_the_same(recurrent: str, chunk_size: int) -> No
 
 
 @pytest.mark.parametrize("side", PADDED)
-def test_padding_leaves_no_trace(recurrent: str, side: str) -> None:
+@pytest.mark.parametrize("filling", [lambda x: x.flip(1), lambda x: 1e3 * x.flip(1)], ids=["usual", "large"])
+def test_padding_leaves_no_trace(recurrent: str, side: str, filling: Callable[[Tensor], Tensor]) -> None:
     """Neither in outputs of tokens nor in the state; its own outputs are zeros, no gradient reaches it."""
     block, (x,) = double(recurrent)
     mask = torch.tensor(PADDED[side])
-    filled = torch.where(mask[..., None], x, 1e3)
-    leaf = filled.clone().requires_grad_()
+    leaf = torch.where(mask[..., None], x, filling(x)).requires_grad_()
     y, state = block.step(leaf, mask=mask)
     (gradient,) = torch.autograd.grad(y.square().sum(), leaf)
     assert not gradient[~mask].any()
-    bias = block(
-        torch.zeros_like(x), mask=torch.zeros_like(mask)
-    )  # of the output projection, where it has one
+    bias = block(x, mask=torch.zeros_like(mask))  # of the output projection, where it has one
     torch.testing.assert_close(y[~mask], bias[~mask], atol=0, rtol=0)
     following = block.step(x[:, :2], state)[0]
     for row, kept in enumerate(mask):
