@@ -17,7 +17,7 @@ from snippets.weight_assignment.self_attention.state_space_duality import state_
 from tests.conftest import ROOT
 
 PAGES = [ROOT / "docs" / language / "linear-to-delta.md" for language in ("en", "zh")]
-BLOCK = re.compile(r'^```(python|diff) title="([^"]+)"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r'^```(python|diff)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 Loop = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
@@ -26,7 +26,7 @@ def loops(page: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for language, title, text in BLOCK.findall(page):
         if language == "python":
-            found[title] = text
+            found["linear"] = text
             continue
         old, new = title.split(" → ")
         lines = text.splitlines(keepends=True)
