@@ -1,6 +1,7 @@
 """Recording of proofs: `pytest --record` writes what the proofs measured to `docs/proofs.json`."""
 
 import datetime
+import importlib
 import json
 import re
 from collections import defaultdict
@@ -38,6 +39,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--record", action="store_true", help="write docs/proofs.json")
     parser.addoption("--mechanism", choices=CATALOGUE, metavar="SLUG", help="of the contract, this one alone")
     parser.addoption("--all-settings", action="store_true", help="half precision in all settings")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Import yapf once before there are workers: mmcv does, and the first import of all writes a cache.
+
+    A worker that found the file of another half written could not import mmcv, and collected fewer tests.
+    """
+    if not hasattr(config, "workerinput"):
+        importlib.import_module("yapf")
 
 
 @pytest.fixture
