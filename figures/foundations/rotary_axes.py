@@ -53,7 +53,7 @@ def figure(say: Say = english) -> Figure:
         panel.set_title(title)
         panel.set_xticks([])
         panel.set_yticks([])
-    color_bar(panels[:3], say, say("share of own score", "与自身得分之比"))
+    color_bar(panels[:3], say, say("share of own score", "与自身分数之比"))
     middle = drawn.add_subplot(clear_row(panels[3:6]))
     rows = {say("axial", "轴向"): tuple(axis + 1 for axis in axial((32, 32)).axis)}
     rows |= {
@@ -82,7 +82,7 @@ def figure(say: Say = english) -> Figure:
             panel.tick_params(labelleft=False)
             panel.legend(loc="lower left")
         else:
-            panel.set_ylabel(say("score", "得分"))
+            panel.set_ylabel(say("score", "分数"))
     return drawn
 
 

@@ -43,7 +43,7 @@ def lengths(share: float) -> list[float]:
 def figure(say: Say = english) -> Figure:
     """Above: what is left of each token. Below: how long the memory becomes."""
     drawn, axes = new_figure(2, 3, height=4.6, sharey="row", height_ratios=(2.2, 2.2))
-    names = say("retention", "保持"), say("lightning", "闪电"), say("by token", "由词元定")
+    names = say("retention", "保留"), say("lightning", "闪电"), say("by token", "由词元定")
     for panel, gate, name in zip(axes, gates(), names, strict=False):
         panel.imshow(left(gate).numpy(), vmin=0, vmax=1)
         panel.set_title(name)

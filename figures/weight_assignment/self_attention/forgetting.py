@@ -115,7 +115,7 @@ def last_row(kind: str) -> Tensor:
 def figure(say: Say = english) -> Figure:
     """Left: hits by how often a name was written. Right: weights of the last token behind a mark."""
     drawn, (left, right) = new_figure(1, 2, height=2.9)
-    names = (say("open", "全开"), say("constant", "恒定"), say("learned", "可学习"))
+    names = (say("open", "全开"), say("constant", "恒定"), say("per token", "逐词元"))
     for kind, name, color, mark in zip(KINDS, names, COLORS, "osx", strict=False):
         for seed in SEEDS:
             left.plot(range(1, MOST + 1), hits(kind, seed), mark + "-", color=color, lw=1, label=name)
