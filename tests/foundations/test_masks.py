@@ -328,6 +328,14 @@ MASKED: dict[str, Callable[[Any, Tensor, Tensor], Tensor]] = {
     "structured": lambda m, x, real: m.StructuredSelfAttention(E, E, 2)(x, real),
     "transformer": lambda m, x, real: m.Transformer(E, 2, num_layers=1)(x, torch.ones(len(x), 1, E), real),
     "global_local": lambda m, x, real: m.GLTR(E)(x, real)[:, None],
+    "linear": lambda m, x, real: m.LinearAttention(E, 2)(x, real),
+    "random_features": lambda m, x, real: m.PerformerAttention(E, 2)(x, real),
+    "decayed_linear": lambda m, x, real: m.DecayedLinearAttention(E, 2)(x, real),
+    "state_space_duality": lambda m, x, real: m.StateSpaceDuality(E, 2)(x, real),
+    "delta_rule": lambda m, x, real: m.DeltaRuleAttention(E, 2)(x, real),
+    "gated_delta": lambda m, x, real: m.GatedDeltaAttention(E, 2)(x, real),
+    "kimi_delta": lambda m, x, real: m.KimiDeltaAttention(E, 2)(x, real),
+    "hopfield": lambda m, x, real: m.HopfieldRetrieval()(x, x, x, real[:, None]),
 }
 """Slug -> what the module makes of x (B, S, E) with padding: (B, ..., width), of which token 0 is real."""
 
@@ -350,9 +358,9 @@ def test_not_finite_padding_reaches_the_output(measured: Measured) -> None:
         return sorted(set(found))
 
     unharmed = set(MASKED) - set(passing(cured=False))
-    measured.count(len(unharmed), 3)
+    measured.count(len(unharmed), 4)
     measured.count(len(passing(cured=True)), 0)
-    assert unharmed == {"blstm_attention", "structured", "global_local"}
+    assert unharmed == {"blstm_attention", "structured", "global_local", "state_space_duality"}
     hidden, poisoned = ~real[:, None, None], x.masked_fill(~real[..., None], math.nan)  # torch's do as well
     assert F.scaled_dot_product_attention(*3 * (poisoned[:, None],), ~hidden)[1, 0, 0].isnan().all()
     theirs = nn.MultiheadAttention(E, 2, batch_first=True)

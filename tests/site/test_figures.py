@@ -36,7 +36,7 @@ NAMES = {
     "AAConv", "APNB", "DNL", "EMA", "GC", "GCNet", "GENet", "GloRe", "Hamburger", "MGD", "NL", "PSANet",
     "RAM", "REINFORCE", "SAGAN", "TAM", "general", "local", "PSNR", "dB", "MB", "ms", "px", "ln",
     "ALiBi", "Shaw", "Transformer", "XL", "NTK", "YaRN", "Llama", "LayerNorm", "RMSNorm", "ReLU", "SwiGLU",
-    "pre", "norm", "softmax",
+    "pre", "norm", "softmax", "Kimi",
 }
 # fmt: on
 """The same in all languages: architectures, scores and variants called so, units, functions."""
