@@ -122,6 +122,18 @@ def with_exponents(measured: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[
     }
 
 
+def setting(rounds: int, **more: Any) -> dict[str, Any]:
+    """Return what a measurement was taken with: versions, machine, and what else the caller says."""
+    return {
+        "torch": torch.__version__.partition("+")[0],
+        "date": datetime.date.today().isoformat(),
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "rounds": rounds,
+        **more,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__)
     parser.add_argument(
@@ -131,16 +143,8 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     measured = with_exponents(measure(arguments.rounds))
-    setting = {
-        "torch": torch.__version__.partition("+")[0],
-        "date": datetime.date.today().isoformat(),
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-        "rounds": arguments.rounds,
-        "channels": CHANNELS,
-        "fitted": FITTED,
-    }
-    FILE.write_text(json.dumps({"setting": setting, "blocks": measured}, indent=1) + "\n", encoding="utf-8")
+    taken = setting(arguments.rounds, channels=CHANNELS, fitted=FITTED)
+    FILE.write_text(json.dumps({"setting": taken, "blocks": measured}, indent=1) + "\n", encoding="utf-8")
     print("| block | complexity | time | memory |\n|---|---|---|---|")
     for slug, block in measured.items():
         growth = (f"N^{exponent:.2f}" for exponent in block["exponents"].values())

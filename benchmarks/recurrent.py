@@ -5,9 +5,7 @@ shows them. Each call is forward and backward, of one sequence with HEADS heads 
 """
 
 import argparse
-import datetime
 import json
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,8 +18,9 @@ from tqdm import tqdm
 from transformers.models.kimi_linear.modeling_kimi_linear import chunk_kimi_delta_attention
 from transformers.models.qwen3_next.modeling_qwen3_next import torch_chunk_gated_delta_rule
 
-from benchmarks.growth import exponent
+from benchmarks.growth import exponent, setting
 from benchmarks.memory import keep_freed_memory, peak_bytes
+from benchmarks.pair import check_same
 from benchmarks.turns import Ratio, in_turns
 from snippets.weight_assignment.self_attention.decayed_linear import decayed_linear
 from snippets.weight_assignment.self_attention.delta_rule import delta_rule
@@ -89,24 +88,20 @@ def call(rule: Rule, tensors: list[Tensor]) -> None:
     torch.autograd.grad(out.sum(), tensors)
 
 
-def check(slug: str, length: int = 200) -> None:
+def check(slug: str) -> None:
     """Refuse to compare what does not compute the same.
 
     Raises:
         ValueError: the outputs differ by more than rounding.
     """
     rule, names = RULES[slug]
-    made = inputs(length)
+    made = inputs(200)
     expected, _ = rule(*(made[name] for name in names))
     others = {"the recurrence": (token_by_token(slug), 1.0)}
     if slug in THEIRS:
         others["transformers"] = (THEIRS[slug], WIDTH**0.5)
     for name, (other, scale) in others.items():
-        off = (
-            scale * other(*(made[name] for name in names))[0] - expected
-        ).abs().max() / expected.abs().max()
-        if not off < 1e-4:
-            raise ValueError(f"{slug}: {name} computes something else, by {off:.1e}")
+        check_same(f"{slug}: {name}", expected, scale * other(*(made[name] for name in names))[0])
 
 
 def token_by_token(slug: str) -> Rule:
@@ -163,17 +158,8 @@ def main() -> None:
     for slug in RULES:
         check(slug)
     measured = by_length(rounds)
-    setting = {
-        "torch": torch.__version__.partition("+")[0],
-        "date": datetime.date.today().isoformat(),
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-        "rounds": rounds,
-        "heads": HEADS,
-        "width": WIDTH,
-        "lengths": LENGTHS,
-    }
-    FILE.write_text(json.dumps({"setting": setting, "rules": measured}, indent=1) + "\n", encoding="utf-8")
+    taken = setting(rounds, heads=HEADS, width=WIDTH, lengths=LENGTHS)
+    FILE.write_text(json.dumps({"setting": taken, "rules": measured}, indent=1) + "\n", encoding="utf-8")
     print(f"| rule | time | memory | at {LONG} tokens / recurrence | / transformers |\n|---|---|---|---|---|")
     for slug in RULES:
         growth = " | ".join(f"T^{power:.2f}" for power in measured[slug]["exponents"].values())

@@ -20,10 +20,10 @@ PADDED = {
 }
 
 
-def results(block: Any, x: Tensor, mask: Tensor | None = None) -> list[Tensor]:
+def results(block: Any, x: Tensor) -> list[Tensor]:
     """Output, last state, and the gradients of both in input and parameters."""
     x = x.clone().requires_grad_()
-    y, state = block.step(x, mask=mask)
+    y, state = block.step(x)
     ends = [y, *tensors(state)]
     torch.manual_seed(1)
     total = sum((end * torch.randn_like(end)).sum() for end in ends)
