@@ -1,7 +1,7 @@
 """The page "From linear attention to Kimi delta": its loop, changed line by line, is each of the modules."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 import torch
@@ -22,24 +22,24 @@ Loop = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 def loops(page: str) -> dict[str, str]:
-    """Code of each member, made of the first by the changes of the page; each takes out one line."""
+    """Code of each member, made of the first by the changes of the page, each of which adds one line."""
     found: dict[str, str] = {}
     for language, title, text in BLOCK.findall(page):
         if language == "python":
             found["linear"] = text
             continue
         old, new = title.split(" → ")
-        lines = text.splitlines(keepends=True)
-        removed = "".join(line[1:].removeprefix(" ") for line in lines if line.startswith("-"))
-        added = "".join(line[1:].removeprefix(" ") for line in lines if line.startswith("+"))
-        assert found[old].count(indented(removed)) == 1
-        assert len(lines) == len([line for line in lines if line[0] in "+-"])
-        found[new] = found[old].replace(indented(removed), indented(added))
+        lines = text.splitlines()
+        assert [line[0] for line in lines].count("+") == 1
+        before, after = (inside(line for line in lines if line[0] in f" {sign}") for sign in "-+")
+        assert found[old].count(before) == 1
+        found[new] = found[old].replace(before, after)
     return found
 
 
-def indented(lines: str) -> str:
-    return "".join(f"        {line.strip()}\n" for line in lines.splitlines())
+def inside(lines: Iterable[str]) -> str:
+    """Lines of a change as they stand in the loop."""
+    return "".join(f"        {line[1:].strip()}\n" for line in lines)
 
 
 def read(slug: str) -> Loop:
